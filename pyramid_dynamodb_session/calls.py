@@ -1,0 +1,177 @@
+"""Calls to DynamoDB, and what becomes of those that fail.
+
+The one place where a client's errors become ours, where calls are recorded,
+and where the differences between engines are known. No expression is written
+here.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import time
+from typing import Any
+
+from .errors import SessionStoreUnavailable
+from .item import Item
+from .table import Table, error_code
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which a client may try again when DynamoDB failed.
+RETRY_AFTER = 5
+#: Seconds between tries while a transaction has hold of the item.
+TRANSACTION_PAUSES = (0.01, 0.02, 0.04, 0.08)
+IN_TRANSACTION = {'TransactionConflict', 'TransactionConflictException'}
+REFUSED = {'ConditionalCheckFailed', 'ConditionalCheckFailedException'}
+#: Servers known to return the item with a failed condition. Of any other an
+#: absent item is asked for until the first one came: an old DynamoDB Local
+#: returns none, and a session must not be taken for missing.
+RETURN_ITEMS = ('Server', 'Werkzeug', 'amazon.com', 'Dynoxide')
+
+
+class ConditionFailed(Exception):
+    """DynamoDB refused a conditional write; `item` is what stood there."""
+
+    def __init__(self, error: Any) -> None:
+        super().__init__()
+        self.item: Item | None = error.response.get('Item')
+        metadata = error.response.get('ResponseMetadata') or {}
+        headers = metadata.get('HTTPHeaders') or {}
+        self.server = str(headers.get('server', ''))
+        self.codes = cancellation_codes(error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call, its retries by the client included.
+
+    ``seconds`` is how long it took, ``units`` the capacity that it consumed
+    where that was asked for, ``error`` the type of what it raised.
+    """
+
+    operation: str
+    seconds: float
+    units: float | None = None
+    error: str = ''
+
+
+class Calls:
+    """The calls of one store, on one table."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._engine = {'returns items': False}
+        self._record: list[Call] | None = None
+
+    def recorded_in(self, record: list[Call]) -> Calls:
+        """The same calls, each of which is added to a `record`."""
+        recorded = copy.copy(self)
+        recorded._record = record
+        return recorded
+
+    def on_item(
+        self, operation: str, name: str, **parameters: Any
+    ) -> dict[str, Any]:
+        """Call an `operation` on the item of this `name`.
+
+        Raises :class:`ConditionFailed` or :class:`SessionStoreUnavailable`.
+        """
+        return self.on_table(operation, Key=self.key(name), **parameters)
+
+    def on_table(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """As :meth:`on_item`, for the whole table."""
+        return self.send(operation, TableName=self._table.name, **parameters)
+
+    def key(self, name: str) -> Item:
+        return {self._table.key_name: {'S': name}}
+
+    def read(self, name: str, **options: Any) -> Item | None:
+        """The item of this `name`; None for none."""
+        reply = self.on_item('get_item', name, **options)
+        if 'Item' not in reply and not is_empty(reply):
+            raise unavailable('a garbled reply')
+        return part(reply, 'Item') if 'Item' in reply else None
+
+    def standing(self, name: str, failed: ConditionFailed) -> Item | None:
+        """What stood where a condition has failed; not all engines tell."""
+        if failed.item is not None:
+            self._engine['returns items'] = True
+        if self._engine['returns items'] or failed.server.startswith(
+            RETURN_ITEMS
+        ):
+            return failed.item
+        return self.read(name, ConsistentRead=True)
+
+    def send(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """Call the client; again, if a transaction is in the way."""
+        for pause in TRANSACTION_PAUSES:
+            try:
+                return self._send(operation, parameters)
+            except SessionStoreUnavailable as error:
+                codes = codes_of(error.__cause__)
+                if IN_TRANSACTION.isdisjoint(codes):
+                    raise
+                time.sleep(pause)
+        return self._send(operation, parameters)
+
+    def _send(
+        self, operation: str, parameters: dict[str, Any]
+    ) -> dict[str, Any]:
+        start = time.perf_counter()
+        reply: dict[str, Any] = {}
+        failure = ''
+        try:
+            call = getattr(self._table.client, operation)
+            reply = call(**parameters)
+        except Exception as error:
+            failure = type(error).__name__
+            if not REFUSED.isdisjoint(codes_of(error)):
+                raise ConditionFailed(error) from error
+            log.error('DynamoDB failed: %s: %s', operation, error)
+            raise unavailable(f'{operation}: {error}') from error
+        finally:
+            if self._record is not None:
+                seconds = time.perf_counter() - start
+                self._record.append(
+                    Call(operation, seconds, units(reply), failure)
+                )
+        return reply
+
+
+def part(reply: dict[str, Any], name: str) -> Any:
+    """A part that a reply must have, and not empty."""
+    if not reply.get(name):
+        raise unavailable(f'a reply without {name}')
+    return reply[name]
+
+
+def is_empty(reply: dict[str, Any]) -> bool:
+    """Whether DynamoDB said ``{}``; boto3 takes garbage for the same."""
+    metadata = reply.get('ResponseMetadata') or {}
+    headers = metadata.get('HTTPHeaders') or {}
+    return str(headers.get('content-length', '2')) == '2'
+
+
+def units(reply: dict[str, Any]) -> float | None:
+    consumed = reply.get('ConsumedCapacity') or {}
+    total: float | None = consumed.get('CapacityUnits')
+    return total
+
+
+def unavailable(what: str) -> SessionStoreUnavailable:
+    return SessionStoreUnavailable(
+        f'DynamoDB failed: {what}', retry_after=RETRY_AFTER
+    )
+
+
+def codes_of(error: BaseException | None) -> list[str]:
+    return [error_code(error), *cancellation_codes(error)]
+
+
+def cancellation_codes(error: BaseException | None) -> list[str]:
+    """Why a transaction was cancelled, for each of its writes in turn."""
+    response = getattr(error, 'response', None) or {}
+    reasons = response.get('CancellationReasons') or []
+    return [str(reason.get('Code')) for reason in reasons]

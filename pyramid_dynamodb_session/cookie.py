@@ -1,0 +1,105 @@
+"""The session id on its way to the browser and back; no data, no calls."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from webob.cookies import SignedSerializer
+
+from .settings import FactorySettings
+
+SESSION_ID = re.compile('[A-Za-z0-9_-]{43}')
+
+
+class IdSerializer:
+    """Ids as bytes, for the signer; ValueError for what is not ASCII."""
+
+    def dumps(self, session_id: str) -> bytes:
+        return session_id.encode('ascii')
+
+    def loads(self, data: bytes) -> str:
+        return data.decode('ascii')
+
+
+class SessionCookie:
+    """Reads and writes the one cookie, as the settings want it."""
+
+    def __init__(self, settings: FactorySettings) -> None:
+        self._settings = settings
+        self._signers = [
+            SignedSerializer(
+                secret,
+                'pyramid_dynamodb_session',
+                hashalg='sha256',
+                serializer=IdSerializer(),
+            )
+            for secret in settings.secret
+        ]
+
+    def read(self, request: Any) -> str | None:
+        """The id in the cookie; None for whatever can be none."""
+        value = request.cookies.get(self._settings.cookie_name)
+        if value is not None and self._signers:
+            value = self._verified(value)
+        if value is None or not SESSION_ID.fullmatch(value):
+            return None
+        return str(value)
+
+    def _verified(self, value: str) -> str | None:
+        for signer in self._signers:
+            try:
+                return str(signer.loads(value.encode()))
+            except ValueError:
+                continue
+        return None
+
+    def is_sent(self, request: Any) -> bool:
+        """Whether the browser sent the cookie, whatever is in it."""
+        return self._settings.cookie_name in request.cookies
+
+    def write(
+        self,
+        request: Any,
+        response: Any,
+        session_id: str,
+        timeout: int | None,
+    ) -> None:
+        """Send the id.
+
+        A session with a `timeout` of its own has a cookie that lives as long,
+        where cookies have a ``cookie_max_age`` at all.
+        """
+        max_age = self._settings.cookie_max_age
+        if max_age is not None and timeout is not None:
+            max_age = timeout
+        value = session_id
+        if self._signers:
+            value = self._signers[0].dumps(session_id).decode()
+        self._set(request, response, value, max_age)
+
+    def remove(self, request: Any, response: Any) -> None:
+        """Have the browser forget the cookie."""
+        self._set(request, response, None, 0)
+
+    def _set(
+        self,
+        request: Any,
+        response: Any,
+        value: str | None,
+        max_age: int | None,
+    ) -> None:
+        settings = self._settings
+        secure = settings.cookie_secure
+        if secure is None:
+            secure = getattr(request, 'scheme', 'http') == 'https'
+        response.set_cookie(
+            settings.cookie_name,
+            value=value,
+            max_age=max_age,
+            path=settings.cookie_path,
+            domain=settings.cookie_domain,
+            secure=secure,
+            httponly=settings.cookie_httponly,
+            samesite=settings.cookie_samesite,
+        )

@@ -1,0 +1,125 @@
+"""The error tree; nothing here knows how an error comes about."""
+
+from pyramid.httpexceptions import (
+    HTTPConflict,
+    HTTPInternalServerError,
+    HTTPServiceUnavailable,
+)
+
+try:
+    from pyramid_retry import mark_error_retryable
+except ImportError:
+
+    def mark_error_retryable(error: type[Exception]) -> None:
+        """Nobody is there to retry."""
+
+
+class SessionError(Exception):
+    """The base of every error of this package."""
+
+
+class SessionResponseError(SessionError):
+    """An error that is also the response to the request it ends.
+
+    ``str(error)`` is the ``message``, written for the log; the body of the
+    response says only what the visitor needs, the class's ``explanation``.
+
+    :param message: what happened and what to do about it.
+    :param retry_after: seconds, sent as the ``Retry-After`` header.
+    """
+
+    explanation: str
+
+    def __init__(
+        self, message: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__()
+        self.message = message or self.explanation
+        self.args = (self.message,)
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class SessionLockTimeout(SessionResponseError, HTTPServiceUnavailable):
+    """The lock stayed held for ``lock_wait``, or the queue is full."""
+
+    explanation = (
+        'Another request of yours is still being worked on. '
+        'Please try again in a moment.'
+    )
+
+
+class SessionStoreUnavailable(SessionResponseError, HTTPServiceUnavailable):
+    """DynamoDB could not be reached, or refused, after all retries.
+
+    The original error is the ``__cause__``.
+    """
+
+    explanation = (
+        'Your session can not be reached at the moment. '
+        'Please try again in a moment.'
+    )
+
+
+class SessionLockLost(SessionResponseError, HTTPConflict):
+    """The lock was taken over before the save; nothing was saved."""
+
+    explanation = (
+        'Your session was changed by another request in the meantime, and '
+        'nothing of this one was saved. Please try again.'
+    )
+
+
+class SessionConflict(SessionResponseError, HTTPConflict):
+    """Somebody else saved since an ``optimistic`` request has read."""
+
+    explanation = SessionLockLost.explanation
+
+
+class SessionTooLarge(SessionResponseError, HTTPInternalServerError):
+    """The item would be over DynamoDB's limit of 400 KB.
+
+    ``size`` is the item's in bytes; ``largest`` are pairs of a key and the
+    bytes of its serialized value, the largest first.
+    """
+
+    explanation = 'There is no room left in your session.'
+
+    def __init__(
+        self,
+        message: str | None = None,
+        size: int = 0,
+        largest: tuple[tuple[str, int], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.size = size
+        self.largest = largest
+
+
+class SessionSerializationError(SessionResponseError, HTTPInternalServerError):
+    """The serializer can not store the value under ``key``."""
+
+    explanation = 'Your session could not be saved.'
+
+    def __init__(self, message: str | None = None, key: object = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class SessionReadOnly(SessionError, RuntimeError):
+    """Writing in a ``read_only`` view."""
+
+
+class SessionDisabled(SessionError, RuntimeError):
+    """Any use in a ``disabled`` view."""
+
+
+class SessionClosed(SessionError, RuntimeError):
+    """Use after the request has ended, or writing after the save."""
+
+
+mark_error_retryable(SessionLockLost)
+mark_error_retryable(SessionConflict)

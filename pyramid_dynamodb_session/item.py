@@ -1,0 +1,262 @@
+"""A session record <-> a DynamoDB item; nothing here makes a call."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import hashlib
+import math
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from .encryption import Cipher
+from .errors import SessionSerializationError, SessionTooLarge
+
+Item = dict[str, dict[str, Any]]
+
+#: DynamoDB's limit on an item, in bytes.
+ITEM_LIMIT = 400 * 1024
+#: The most bytes that a stored session may expand to.
+PAYLOAD_LIMIT = 4 * 1024 * 1024
+#: DynamoDB bills a write by each started KB of the whole item.
+WRITE_UNIT = 1024
+#: The format that this version writes and reads.
+VERSION = {'N': '1'}
+
+
+class CorruptItem(Exception):
+    """A stored item that is no session; says which attribute is wrong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lock:
+    """Who holds a session: a random token, and the fencing number."""
+
+    token: str
+    count: int
+
+    def __str__(self) -> str:
+        return f'{self.count}.{self.token}'
+
+    @classmethod
+    def parse(cls, lock_id: object) -> Lock | None:
+        """The lock behind an opaque ``lock_id``; None if it can be none."""
+        count, _, token = str(lock_id).partition('.')
+        if not (token and count.isascii() and count.isdigit()):
+            return None
+        # no more digits than a number has in DynamoDB
+        return cls(token, int(count)) if len(count) <= 38 else None
+
+
+@dataclasses.dataclass
+class SessionRecord:
+    """A session as it is stored.
+
+    ``created`` and ``expires`` are seconds since the epoch; ``lock_id`` is
+    None unless the record was read with :meth:`get_item_exclusive
+    <pyramid_dynamodb_session.DynamoDBSessionStore.get_item_exclusive>`.
+    ``timeout`` is the session's own, in seconds, where it has one.
+    """
+
+    items: dict[str, Any] = dataclasses.field(repr=False)
+    created: int
+    expires: int
+    lock_id: str | None = dataclasses.field(default=None, repr=False)
+    timeout: int | None = None
+    lock_count: int = 0
+    saved_by: list[str] = dataclasses.field(default_factory=list, repr=False)
+    payload: bytes = dataclasses.field(default=b'', repr=False)
+
+
+class ItemCodec:
+    """Encodes and decodes items as a store does.
+
+    :param keys: those of ``encryption_keys``; none, and nothing is encrypted.
+    """
+
+    def __init__(self, serializer: Any, keys: Sequence[bytes] = ()) -> None:
+        self._serializer = serializer
+        self._cipher = Cipher(keys) if keys else None
+
+    def dumps(self, items: Any) -> bytes:
+        """What would be stored.
+
+        Raises :class:`SessionSerializationError` naming the key.
+        """
+        try:
+            return bytes(self._serializer.dumps(items))
+        except Exception as error:
+            key = self._unserializable(items)
+            raise SessionSerializationError(
+                f'the value of session key {key!r} can not be serialized: '
+                f'{type(error).__name__}',
+                key=key,
+            ) from error
+
+    def _unserializable(self, items: dict[str, Any]) -> object:
+        for key, value in items.items():
+            try:
+                self._serializer.dumps({key: value})
+            except Exception:
+                return key
+        return None
+
+    def attribute(
+        self, payload: bytes, items: Any, name: str, overhead: int
+    ) -> dict[str, Any]:
+        """``SessionItems`` of the item `name`, for `payload`.
+
+        Text, as long as that is no write unit dearer than binary; `overhead`
+        is the size of all else in the item. Raises :class:`SessionTooLarge`
+        with the size and the largest keys.
+        """
+        if self._cipher is None:
+            attribute = smallest(payload, overhead)
+        else:
+            packed = zlib.compress(payload, 1)
+            attribute = {'B': self._cipher.encrypt(packed, name)}
+        size = overhead + attribute_size(attribute)
+        if size > ITEM_LIMIT or len(payload) > PAYLOAD_LIMIT:
+            raise self._too_large(items, size, len(payload))
+        return attribute
+
+    def _too_large(
+        self, items: dict[str, Any], size: int, expanded: int
+    ) -> SessionTooLarge:
+        sizes = sorted(
+            (
+                (str(key), len(self._serializer.dumps({key: value})))
+                for key, value in items.items()
+            ),
+            key=lambda pair: -pair[1],
+        )
+        largest = tuple(sizes[:3])
+        return SessionTooLarge(
+            f'the session would take {size} bytes in DynamoDB ({expanded} '
+            f'before compression), over the limit of {ITEM_LIMIT} '
+            f'({PAYLOAD_LIMIT}); its largest keys: '
+            + ', '.join(f'{key} ({length} bytes)' for key, length in largest),
+            size=size,
+            largest=largest,
+        )
+
+    def record(self, item: Item, name: str) -> SessionRecord:
+        """The session in the stored `item`; CorruptItem if it is none."""
+        if item.get('Ver') != VERSION:
+            raise CorruptItem('Ver')
+        payload = self._payload(item, name)
+        try:
+            items = self._serializer.loads(payload)
+        except Exception as error:
+            raise CorruptItem(
+                f'SessionItems ({type(error).__name__})'
+            ) from error
+        if not isinstance(items, dict):
+            raise CorruptItem('SessionItems')
+        return SessionRecord(
+            items=items,
+            created=whole_number(item, 'CreateDate'),
+            expires=whole_number(item, 'Expires'),
+            timeout=optional_number(item, 'SessionTimeout'),
+            lock_count=optional_number(item, 'LockCount') or 0,
+            saved_by=saved_by(item),
+            payload=payload,
+        )
+
+    def _payload(self, item: Item, name: str) -> bytes:
+        """The serializer's output as it went into ``SessionItems``."""
+        try:
+            ((kind, value),) = item['SessionItems'].items()
+            if kind == 'B' and self._cipher is not None:
+                return expand(self._cipher.decrypt(bytes(value), name))
+            if kind == 'B':
+                return expand(bytes(value))
+            if kind == 'S' and self._cipher is None:
+                return bytes(value.encode())
+        except (AttributeError, KeyError, TypeError, ValueError, zlib.error):
+            pass
+        raise CorruptItem('SessionItems')
+
+
+@functools.lru_cache(1024)
+def hash_key(session_id: str, application: str | None) -> str:
+    """The provider's ``GetHashKey``, with the id hashed at rest."""
+    digest = hashlib.sha256(session_id.encode()).digest()
+    hashed = base64.urlsafe_b64encode(digest).rstrip(b'=').decode()
+    return f'{application}-{hashed}' if application else hashed
+
+
+def smallest(payload: bytes, overhead: int) -> dict[str, Any]:
+    """Text, or binary where that saves a write unit or text can't be."""
+    text = as_text(payload)
+    units = write_units(overhead + len(payload))
+    if text is not None and units == 1:
+        return {'S': text}
+    packed = zlib.compress(payload, 1)
+    if text is not None and write_units(overhead + len(packed)) >= units:
+        return {'S': text}
+    return {'B': packed}
+
+
+def as_text(payload: bytes) -> str | None:
+    """Text, when `payload` is some; DynamoDB may refuse an empty one."""
+    try:
+        return payload.decode() or None
+    except UnicodeDecodeError:
+        return None
+
+
+def expand(packed: bytes) -> bytes:
+    """Decompress, within bounds: a few KB may claim to be gigabytes."""
+    stream = zlib.decompressobj()
+    payload = stream.decompress(packed, PAYLOAD_LIMIT)
+    if not stream.eof or stream.unused_data:
+        raise ValueError('truncated, trailed by something, or too large')
+    return payload
+
+
+def number(value: float) -> dict[str, str]:
+    return {'N': str(int(value))}
+
+
+def whole_number(item: Item, name: str) -> int:
+    try:
+        return int(item[name]['N'])
+    except (KeyError, TypeError, ValueError):
+        raise CorruptItem(name) from None
+
+
+def optional_number(item: Item, name: str) -> int | None:
+    return whole_number(item, name) if name in item else None
+
+
+def saved_by(item: Item) -> list[str]:
+    """The tokens of the last optimistic saves, the last one first."""
+    try:
+        return str(item['SavedBy']['S']).split()
+    except (KeyError, TypeError):
+        return []
+
+
+def write_units(size: int) -> int:
+    return math.ceil(size / WRITE_UNIT)
+
+
+def item_size(item: Item) -> int:
+    """Bytes as DynamoDB counts them: names and values, UTF-8.
+
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
+    """
+    return sum(
+        len(name.encode()) + attribute_size(attribute)
+        for name, attribute in item.items()
+    )
+
+
+def attribute_size(attribute: dict[str, Any]) -> int:
+    ((kind, value),) = attribute.items()
+    if kind == 'N':
+        return math.ceil(len(value) / 2) + 1
+    return len(value.encode() if kind == 'S' else value)

@@ -1,0 +1,28 @@
+"""JSON, compact: how a session's items become bytes unless told otherwise."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class JSONSerializer:
+    """Pyramid's serializer contract over the standard library's JSON.
+
+    Text is kept as UTF-8, so that it is small, and readable in the AWS
+    console; only what UTF-8 can't say (lone surrogates) is escaped.
+    """
+
+    _utf8 = json.JSONEncoder(ensure_ascii=False, separators=(',', ':'))
+    _ascii = json.JSONEncoder(separators=(',', ':'))
+
+    def dumps(self, obj: Any) -> bytes:
+        """Serialize; TypeError or ValueError for what JSON can't say."""
+        try:
+            return self._utf8.encode(obj).encode()
+        except UnicodeEncodeError:
+            return self._ascii.encode(obj).encode()
+
+    def loads(self, data: bytes) -> Any:
+        """Deserialize; ValueError when malformed."""
+        return json.loads(data)

@@ -1,0 +1,729 @@
+"""The provider's operations, as DynamoDB expressions.
+
+All that this package asks of DynamoDB's items is written here. Nothing here
+knows of a request.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import math
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from .calls import Call, Calls, ConditionFailed, part
+from .errors import (
+    SessionConflict,
+    SessionLockLost,
+    SessionSerializationError,
+    SessionStoreUnavailable,
+    SessionTooLarge,
+)
+from .item import (
+    VERSION,
+    CorruptItem,
+    Item,
+    ItemCodec,
+    Lock,
+    SessionRecord,
+    hash_key,
+    item_size,
+    number,
+    optional_number,
+    saved_by,
+    whole_number,
+)
+from .lock import LockQueue, Patience, Renewals, Sighting, Turn
+from .settings import StoreSettings
+from .table import Table, error_code
+
+log = logging.getLogger(__name__)
+
+#: How many optimistic saves an item remembers.
+SAVERS = 8
+#: The end of a session that never expires: the last second of the year 9999.
+NEVER = 253402300799
+
+ALIVE = 'Expires > :now'
+FREE = f'{ALIVE} AND attribute_not_exists(LockId)'
+HELD_BY_THE_DEAD = f'{ALIVE} AND LockId = :dead AND LockDate = :since'
+OURS = 'LockId = :me'
+LOCK = ' REMOVE Flags ADD LockCount :one'
+UNLOCK = ' REMOVE LockId, LockDate'
+#: What a locked item has besides its key and data, each at its longest: it
+#: must fit as well, or a session could be saved and never locked again.
+LOCKED: Item = {
+    'CreateDate': {'N': '1' * 10},
+    'LockId': {'S': 'x' * 22},
+    'LockDate': {'N': '1' * 10},
+    'LockCount': {'N': '1' * 8},
+    'Ver': VERSION,
+}
+
+
+class DynamoDBSessionStore:
+    """The session-state provider: sessions in a DynamoDB table.
+
+    :param client: any boto3 DynamoDB client.
+    :param settings: those of the settings reference that concern the store:
+        ``table``, ``application``, ``timeout``, the lock's, the
+        serializer's, the table's.
+
+    Each operation raises :class:`SessionStoreUnavailable` when DynamoDB does
+    not answer, or refuses. The lock is renewed by nobody unless
+    :meth:`renew_while_alive` is called: use within ``lock_lease``.
+    """
+
+    def __init__(self, client: Any, **settings: Any) -> None:
+        self.settings = StoreSettings.parse(settings)
+        self.table = Table(client, self.settings)
+        self._calls = Calls(self.table)
+        self._codec = ItemCodec(
+            self.settings.serializer, self.settings.encryption_keys
+        )
+        self._queue = LockQueue(
+            self.settings.lock_queue_limit, self.settings.lock_lease
+        )
+        self._renewals = Renewals(self.settings.lock_lease, self.renew_lock)
+
+    @property
+    def client(self) -> Any:
+        """The boto3 DynamoDB client."""
+        return self.table.client
+
+    def initialize(self) -> None:
+        """Validate or create the table, and wait until it is ACTIVE.
+
+        Raises :class:`pyramid.exceptions.ConfigurationError`. The provider's
+        ``Initialize``.
+        """
+        self.table.initialize()
+
+    def recorded_in(self, record: list[Call]) -> DynamoDBSessionStore:
+        """The same store; each of its calls is added to a `record`."""
+        recorded = copy.copy(self)
+        recorded._calls = self._calls.recorded_in(record)
+        return recorded
+
+    # -- the provider's operations ---------------------------------------
+
+    def create_new_store_data(self) -> SessionRecord:
+        """An empty session; nothing is stored. ``CreateNewStoreData``."""
+        return SessionRecord(items={}, created=int(time.time()), expires=0)
+
+    def create_uninitialized_item(self, session_id: str) -> None:
+        """Store an empty session whose ``Flags`` are 1 until it is locked.
+
+        The provider's ``CreateUninitializedItem``.
+        """
+        record = self.create_new_store_data()
+        data = self._data(session_id, {}, self.dumps({}), record)
+        item = self._new_item(session_id, data, record)
+        self._put({**item, 'Flags': {'N': '1'}})
+
+    def get_item(self, session_id: str) -> SessionRecord | None:
+        """The session as it was last saved, whoever holds its lock.
+
+        One consistent read; None for no session. The provider's ``GetItem``.
+        """
+        name = self._name(session_id)
+        item = self._calls.read(name, ConsistentRead=True)
+        try:
+            return self._living_record(name, item) if item else None
+        except CorruptItem as error:
+            warn_of_corrupt(error)
+            return None
+
+    def get_item_exclusive(self, session_id: str) -> SessionRecord | None:
+        """Lock the session and read it, in one ``UpdateItem``.
+
+        Waits for a lock that another request holds, and takes it over from
+        one that is dead; None for no session, and then nothing is locked.
+        Raises :class:`SessionLockTimeout` after ``lock_wait`` seconds, or at
+        once when the queue is full. The provider's ``GetItemExclusive``.
+        """
+        name = self._name(session_id)
+        deadline = time.monotonic() + self.settings.lock_wait
+        with self._queue.turn(name, deadline) as turn:
+            try:
+                item = self._lock(name, turn, deadline)
+                record = self._living_record(name, item) if item else None
+            except CorruptItem as error:
+                warn_of_corrupt(error)
+                record = None
+            if record is not None:
+                record.lock_id = turn.lock_id
+            elif turn.lock_id is not None:
+                self.release_item_exclusive(session_id, turn.lock_id)
+            return record
+
+    def release_item_exclusive(
+        self,
+        session_id: str,
+        lock_id: str,
+        *,
+        record: SessionRecord | None = None,
+    ) -> None:
+        """Unlock the session and slide its expiry; a lost lock is no error.
+
+        :param record: what was read, whose age and own timeout then count.
+
+        The provider's ``ReleaseItemExclusive``.
+        """
+        try:
+            self._unlock(session_id, lock_id, self._expiry(record))
+        except ConditionFailed:
+            pass
+
+    def set_and_release_item_exclusive(
+        self,
+        session_id: str,
+        items: dict[str, Any],
+        lock_id: str | None,
+        new_item: bool = False,
+        *,
+        payload: bytes | None = None,
+        record: SessionRecord | None = None,
+    ) -> None:
+        """Save the session and unlock it, in one call.
+
+        Raises :class:`SessionLockLost` when the lock was taken over, and
+        :class:`SessionSerializationError` or :class:`SessionTooLarge` before
+        the call; then what was stored stays, and the lock is released.
+
+        :param new_item: create the session; no lock is needed.
+        :param payload: the `items`, where :meth:`dumps` has been called.
+        :param record: what was read, whose age and own timeout then count.
+
+        The provider's ``SetAndReleaseItemExclusive``.
+        """
+        record = record or self.create_new_store_data()
+        try:
+            payload = payload or self.dumps(items)
+            data = self._data(session_id, items, payload, record)
+        except (SessionSerializationError, SessionTooLarge):
+            if not new_item:
+                self.release_item_exclusive(session_id, str(lock_id))
+            raise
+        if new_item:
+            self._put(self._new_item(session_id, data, record))
+        else:
+            self._save(session_id, str(lock_id), data)
+
+    def remove_item(self, session_id: str, lock_id: str | None = None) -> None:
+        """Delete the session; only while `lock_id` is held, if one is given.
+
+        Raises :class:`SessionLockLost` when somebody else holds the lock. The
+        provider's ``RemoveItem``.
+        """
+        name = self._name(session_id)
+        if lock_id is None:
+            self._calls.on_item('delete_item', name)
+            return
+        try:
+            self._calls.on_item(
+                'delete_item',
+                name,
+                ConditionExpression=OURS,
+                ExpressionAttributeValues={':me': {'S': token(lock_id)}},
+                ReturnValuesOnConditionCheckFailure='ALL_OLD',
+            )
+        except ConditionFailed as failed:
+            # gone already: the reply of our own first try was lost
+            if self._calls.standing(name, failed) is not None:
+                raise lock_lost() from None
+        finally:
+            self._let_go(name, lock_id)
+
+    def reset_item_timeout(
+        self, session_id: str, *, record: SessionRecord | None = None
+    ) -> None:
+        """Slide the expiry of a living session, whoever holds its lock.
+
+        One conditional write, which can neither unlock it nor bring back a
+        removed or expired one. The provider's ``ResetItemTimeout``.
+        """
+        try:
+            self._update(
+                self._name(session_id),
+                self._expiry(record),
+                ALIVE,
+                {':now': number(time.time())},
+            )
+        except ConditionFailed:
+            pass
+
+    def delete_expired_sessions(self) -> int:
+        """Delete what has expired; return how many sessions that were.
+
+        Reads the whole table: costly, a job for the night. Only sessions of
+        this ``application`` are deleted where one is set, and each only if
+        it is still expired by then. The provider's ``DeleteExpiredSessions``.
+        """
+        deleted = 0
+        for name in self._expired():
+            try:
+                self._calls.on_item(
+                    'delete_item',
+                    name,
+                    ConditionExpression='Expires <= :now',
+                    ExpressionAttributeValues={':now': number(time.time())},
+                )
+            except ConditionFailed:
+                continue
+            deleted += 1
+        return deleted
+
+    # -- what a living request needs besides -----------------------------
+
+    def set_item_optimistic(
+        self,
+        session_id: str,
+        items: dict[str, Any],
+        payload: bytes,
+        record: SessionRecord,
+    ) -> None:
+        """Save without a lock, unless somebody saved or locked since.
+
+        Raises :class:`SessionConflict`, and :class:`SessionTooLarge`.
+        """
+        name = self._name(session_id)
+        me = secrets.token_urlsafe(6)
+        data = self._data(session_id, items, payload, record)
+        # earlier tokens are kept for those whose reply is being lost
+        data['SavedBy'] = {'S': ' '.join([me, *record.saved_by][:SAVERS])}
+        try:
+            self._update(
+                name,
+                data,
+                unchanged(record),
+                {':count': number(record.lock_count), ':one': {'N': '1'}},
+                more=' ADD LockCount :one',
+            )
+        except ConditionFailed as failed:
+            item = self._calls.standing(name, failed)
+            if item is None or me not in saved_by(item):
+                raise conflict() from None
+
+    def change_session_id(
+        self,
+        session_id: str,
+        new_session_id: str,
+        items: dict[str, Any],
+        payload: bytes,
+        record: SessionRecord,
+    ) -> None:
+        """Store the session under another id and delete the old, at once.
+
+        Raises :class:`SessionLockLost` when the lock of `record` was taken
+        over, or :class:`SessionConflict` when it has none and somebody else
+        saved since; nothing was changed then.
+        """
+        key_absent = {
+            'ConditionExpression': 'attribute_not_exists(#key)',
+            'ExpressionAttributeNames': {'#key': self.table.key_name},
+        }
+        try:
+            data = self._data(new_session_id, items, payload, record)
+        except SessionTooLarge:
+            if record.lock_id is not None:
+                self.release_item_exclusive(session_id, record.lock_id)
+            raise
+        table = {'TableName': self.settings.table}
+        put = {
+            **table,
+            **key_absent,
+            'Item': self._new_item(new_session_id, data, record),
+        }
+        delete = {
+            **table,
+            'Key': self._calls.key(self._name(session_id)),
+            **self._still_ours(record),
+        }
+        try:
+            self._transact([{'Put': put}, {'Delete': delete}])
+        except ConditionFailed:
+            raise (lock_lost() if record.lock_id else conflict()) from None
+        finally:
+            if record.lock_id is not None:
+                self._let_go(self._name(session_id), record.lock_id)
+
+    def renew_lock(self, session_id: str, lock_id: str) -> bool:
+        """Give a lock another lease; False if it is held no more."""
+        name = self._name(session_id)
+        turn = self._queue.holder(name, lock_id)
+        date = int(time.time())
+        if turn is not None and turn.held is not None:
+            # it always moves, so that whoever waits sees every renewal
+            date = max(date, int(turn.held.date) + 1)
+        try:
+            self._update(
+                name,
+                {'LockDate': number(date)},
+                OURS,
+                {':me': {'S': token(lock_id)}},
+            )
+        except ConditionFailed:
+            return False
+        if turn is not None:
+            turn.hold(lock_id, token(lock_id), str(date))
+        return True
+
+    def renew_while_alive(
+        self, owner: Any, session_id: str, lock_id: str
+    ) -> None:
+        """Renew a lock in the background until it is given back.
+
+        The first time after a third of ``lock_lease``, and only as long as
+        `owner` is referenced elsewhere.
+        """
+        self._renewals.add(owner, session_id, lock_id)
+
+    def dumps(self, items: dict[str, Any]) -> bytes:
+        """The bytes of `items` as they are stored, before compression.
+
+        Raises :class:`SessionSerializationError` naming the key.
+        """
+        return self._codec.dumps(items)
+
+    # -- locking ---------------------------------------------------------
+
+    def _lock(self, name: str, turn: Turn, deadline: float) -> Item | None:
+        """The item, its lock taken; None if there is no living one."""
+        me = secrets.token_urlsafe(16)
+        patience = Patience(
+            self.settings.lock_lease, deadline, turn.left_behind
+        )
+        holder = self._holder_seen(name) if turn.contended else None
+        while True:
+            if holder and not patience.is_over(holder, time.time()):
+                turn.contended = True
+                patience.pause()
+                holder = self._holder_seen(name)
+                continue
+            item = self._try_lock(name, me, holder)
+            if item is None:
+                return None
+            taken_from, holder = holder, holder_of(item)
+            if holder is not None and holder.token == me:
+                if taken_from is not None:
+                    log.warning(
+                        'the lock of a session was taken over from a request '
+                        'that has not renewed it since %s',
+                        taken_from.date,
+                    )
+                lock = Lock(me, optional_number(item, 'LockCount') or 0)
+                turn.hold(str(lock), me, holder.date)
+                return item
+
+    def _try_lock(
+        self, name: str, me: str, dead: Sighting | None
+    ) -> Item | None:
+        """Take a free lock, or that of a `dead` holder.
+
+        Returns the item as it then stands, in whoever's hands; None if there
+        is no living one. Our own token in it means that it is ours, even
+        when the condition failed: a first reply was lost.
+        """
+        date = number(time.time())
+        values = {':now': date, ':one': {'N': '1'}}
+        more = LOCK
+        condition = FREE
+        if dead is not None:
+            condition = HELD_BY_THE_DEAD
+            values[':dead'] = {'S': dead.token}
+            values[':since'] = {'N': dead.date}
+            values[':zero'] = {'N': '0'}
+            more = f', TakenOver = if_not_exists(LockCount, :zero){LOCK}'
+        try:
+            reply = self._update(
+                name,
+                {'LockId': {'S': me}, 'LockDate': date},
+                condition,
+                values,
+                more=more,
+                ReturnValues='ALL_NEW',
+            )
+        except ConditionFailed as failed:
+            item = self._calls.standing(name, failed)
+            return item if item and is_living(item) else None
+        except SessionStoreUnavailable as error:
+            if error_code(error.__cause__) != 'ValidationException':
+                raise
+            # an attribute of the wrong type: the item says which
+            item = self._calls.read(name, ConsistentRead=True)
+            self._living_record(name, item or {})
+            raise
+        attributes: Item = part(reply, 'Attributes')
+        return attributes
+
+    def _holder_seen(self, name: str) -> Sighting | None:
+        """Who holds the lock, by half a read unit per 4 KB.
+
+        The read may be late, so None is no more than a reason to try.
+        """
+        item = self._calls.read(
+            name,
+            ConsistentRead=False,
+            # with the key, so that a free lock is no empty reply
+            ProjectionExpression='#key, LockId, LockDate',
+            ExpressionAttributeNames={'#key': self.table.key_name},
+        )
+        return holder_of(item or {})
+
+    def _let_go(self, name: str, lock_id: str) -> None:
+        """This process holds the lock no more."""
+        self._renewals.discard(lock_id)
+        turn = self._queue.holder(name, lock_id)
+        if turn is not None:
+            self._queue.leave(name, turn)
+
+    # -- saving ----------------------------------------------------------
+
+    def _save(self, session_id: str, lock_id: str, data: Item) -> None:
+        try:
+            self._unlock(session_id, lock_id, data)
+        except ConditionFailed as failed:
+            item = self._calls.standing(self._name(session_id), failed)
+            lock = Lock.parse(lock_id)
+            # Unless it was taken over, the lock left our hands by this very
+            # save, whose reply was lost; others may have saved since.
+            if not (item and lock and taken_over_at(item) < lock.count):
+                raise lock_lost() from None
+
+    def _unlock(self, session_id: str, lock_id: str, attributes: Item) -> None:
+        name = self._name(session_id)
+        try:
+            self._update(
+                name,
+                attributes,
+                OURS,
+                {':me': {'S': token(lock_id)}},
+                more=UNLOCK,
+            )
+        finally:
+            self._let_go(name, lock_id)
+
+    def _still_ours(self, record: SessionRecord) -> dict[str, Any]:
+        """The condition that nobody has got hold of what was read."""
+        if record.lock_id is None:
+            condition = unchanged(record)
+            values = {':count': number(record.lock_count)}
+        else:
+            condition = OURS
+            values = {':me': {'S': token(record.lock_id)}}
+        return {
+            'ConditionExpression': condition,
+            'ExpressionAttributeValues': values,
+        }
+
+    def _transact(self, writes: list[dict[str, Any]]) -> None:
+        """Put a new item and delete the old one, or neither.
+
+        A new item that is there is our own, its reply lost.
+        """
+        try:
+            self._calls.send('transact_write_items', TransactItems=writes)
+        except ConditionFailed as failed:
+            if failed.codes[0] != 'ConditionalCheckFailed':
+                raise
+
+    def _put(self, item: Item) -> None:
+        """Create an item; one that is there is our own, its reply lost."""
+        try:
+            self._calls.on_table(
+                'put_item',
+                Item=item,
+                ConditionExpression='attribute_not_exists(#key)',
+                ExpressionAttributeNames={'#key': self.table.key_name},
+            )
+        except ConditionFailed:
+            pass
+
+    def _new_item(
+        self, session_id: str, data: Item, record: SessionRecord
+    ) -> Item:
+        return {
+            **self._calls.key(self._name(session_id)),
+            'CreateDate': number(record.created),
+            'Ver': VERSION,
+            **data,
+        }
+
+    def _data(
+        self,
+        session_id: str,
+        items: dict[str, Any],
+        payload: bytes,
+        record: SessionRecord,
+    ) -> Item:
+        """The attributes that a save writes."""
+        data = self._expiry(record)
+        if record.timeout is not None:
+            data['SessionTimeout'] = number(record.timeout)
+        name = self._name(session_id)
+        data['SessionItems'] = self._codec.attribute(
+            payload,
+            items,
+            name,
+            overhead(self.table.key_name, len(name.encode()), tuple(data)),
+        )
+        return data
+
+    def expires_at(self, record: SessionRecord | None = None) -> int:
+        """When a session used right now ends, in seconds since the epoch."""
+        timeout = self.settings.timeout
+        if record is not None and record.timeout is not None:
+            timeout = record.timeout
+        end = NEVER if timeout is None else int(time.time()) + timeout
+        longest = self.settings.absolute_timeout
+        if record is not None and longest is not None:
+            end = min(end, record.created + longest)
+        return end
+
+    def _expiry(self, record: SessionRecord | None) -> Item:
+        end = self.expires_at(record)
+        attributes = {'Expires': number(end)}
+        if self.settings.ttl_attribute not in ('', 'Expires'):
+            attributes[self.settings.ttl_attribute] = number(
+                end + self.settings.ttl_grace
+            )
+        return attributes
+
+    # -- reading ---------------------------------------------------------
+
+    def _living_record(self, name: str, item: Item) -> SessionRecord | None:
+        """The session in a stored item; None if its time is over."""
+        record = self._codec.record(item, name)
+        longest = self.settings.absolute_timeout
+        end = record.expires
+        if longest is not None:
+            end = min(end, record.created + longest)
+        return record if end > int(time.time()) else None
+
+    def _expired(self) -> Iterator[str]:
+        """The key values of expired sessions, page by page."""
+        condition = 'Expires <= :now'
+        values = {':now': number(time.time())}
+        if self.settings.application is not None:
+            condition += ' AND begins_with(#key, :application)'
+            values[':application'] = {'S': f'{self.settings.application}-'}
+        start: dict[str, Any] = {}
+        while True:
+            page = self._calls.on_table(
+                'scan',
+                FilterExpression=condition,
+                ProjectionExpression='#key',
+                ExpressionAttributeNames={'#key': self.table.key_name},
+                ExpressionAttributeValues=values,
+                **start,
+            )
+            for item in page.get('Items', ()):
+                yield item[self.table.key_name]['S']
+            if 'LastEvaluatedKey' not in page:
+                return
+            start = {'ExclusiveStartKey': page['LastEvaluatedKey']}
+
+    def _name(self, session_id: str) -> str:
+        return hash_key(session_id, self.settings.application)
+
+    def _update(
+        self,
+        name: str,
+        attributes: Item,
+        condition: str,
+        values: Item,
+        more: str = '',
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Set `attributes`, and do `more`, under a `condition`."""
+        assignments = []
+        for attribute, value in attributes.items():
+            if attribute == self.settings.ttl_attribute != 'Expires':
+                options['ExpressionAttributeNames'] = {'#ttl': attribute}
+                assignments.append('#ttl = :ttl')
+                values[':ttl'] = value
+            else:
+                assignments.append(f'{attribute} = :{attribute}')
+                values[f':{attribute}'] = value
+        return self._calls.on_item(
+            'update_item',
+            name,
+            UpdateExpression=f'SET {", ".join(assignments)}{more}',
+            ConditionExpression=condition,
+            ExpressionAttributeValues=values,
+            ReturnValuesOnConditionCheckFailure='ALL_OLD',
+            **options,
+        )
+
+
+@functools.lru_cache
+def overhead(key_name: str, key_bytes: int, written: tuple[str, ...]) -> int:
+    """Bytes of a locked item besides the value of ``SessionItems``.
+
+    `written` are the names of the numbers that are saved along with it.
+    """
+    numbers: Item = {name: {'N': '1' * 12} for name in written}
+    key: Item = {key_name: {'S': 'x' * key_bytes}}
+    return item_size({**LOCKED, **key, **numbers}) + len('SessionItems')
+
+
+def is_living(item: Item) -> bool:
+    return whole_number(item, 'Expires') > int(time.time())
+
+
+def holder_of(item: Item) -> Sighting | None:
+    """Who holds the lock of an item; CorruptItem when that makes no sense."""
+    if 'LockId' not in item:
+        return None
+    try:
+        token, date = item['LockId']['S'], item['LockDate']['N']
+        float(date)
+    except (KeyError, TypeError, ValueError):
+        raise CorruptItem('LockId, LockDate') from None
+    return Sighting(token, date)
+
+
+def taken_over_at(item: Item) -> float:
+    """The count of the last holder who lost the lock to another."""
+    try:
+        taken_over = optional_number(item, 'TakenOver')
+    except CorruptItem:
+        return math.inf
+    return -1 if taken_over is None else taken_over
+
+
+def token(lock_id: str) -> str:
+    """The token in a ``lock_id``; of any other text one that nobody has."""
+    lock = Lock.parse(lock_id)
+    return lock.token if lock else 'nobody'
+
+
+def warn_of_corrupt(error: CorruptItem) -> None:
+    log.warning('a stored session is corrupt and counts as none: %s', error)
+
+
+def unchanged(record: SessionRecord) -> str:
+    """The condition that nobody locked or saved since `record` was read."""
+    same = 'LockCount = :count'
+    if record.lock_count == 0:
+        same = f'(attribute_not_exists(LockCount) OR {same})'
+    return f'attribute_not_exists(LockId) AND {same}'
+
+
+def lock_lost() -> SessionLockLost:
+    return SessionLockLost(
+        'the lock of the session was taken over, or the session removed, '
+        'before this request saved; nothing of it was saved'
+    )
+
+
+def conflict() -> SessionConflict:
+    return SessionConflict(
+        'somebody else saved or locked the session after this optimistic '
+        'request had read it; nothing of it was saved'
+    )

@@ -1,0 +1,198 @@
+"""The table: find, create, wait for and validate it; nothing about items."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+from pyramid.exceptions import ConfigurationError
+
+from .errors import SessionStoreUnavailable
+from .settings import StoreSettings
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at a table that is being created, and how many.
+WAIT_DELAY = 1
+WAIT_ATTEMPTS = 300
+
+
+class Table:
+    """The table of a store, and the name of its key once that is known."""
+
+    def __init__(self, client: Any, settings: StoreSettings) -> None:
+        self.client = client
+        self.name = settings.table
+        self._settings = settings
+        self._initializing = threading.Lock()
+        self._key_name: str | None = None
+
+    def initialize(self) -> None:
+        """Validate or create it; ConfigurationError if it can't be used."""
+        with self._initializing:
+            self._key_name = ensure_table(self.client, self._settings)
+
+    @property
+    def key_name(self) -> str:
+        """What the hash key is called; looked up at first use."""
+        if self._key_name is None:
+            try:
+                self.initialize()
+            except ConfigurationError as error:
+                raise SessionStoreUnavailable(str(error)) from error
+        return str(self._key_name)
+
+
+def ensure_table(client: Any, settings: StoreSettings) -> str:
+    """Validate or create the table; return the name of its hash key.
+
+    The provider's ``SetupTable`` and ``ValidateTable``: blocks until the
+    table is ACTIVE, five minutes at most. Raises
+    :class:`pyramid.exceptions.ConfigurationError` saying what is wrong with
+    which table, and what would help.
+    """
+    try:
+        return hash_key_name(settings.table, find_table(client, settings))
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f'the table {settings.table} can not be used: '
+            f'{error}{remedy(error)}'
+        ) from error
+
+
+def find_table(client: Any, settings: StoreSettings) -> dict[str, Any]:
+    """The description of the ACTIVE table, created if need be."""
+    description = describe(client, settings.table)
+    if description is None and not settings.create_if_not_exist:
+        raise ConfigurationError(
+            f'there is no table {settings.table}: create it, or set '
+            'create_if_not_exist = true'
+        )
+    created = description is None and create(client, settings)
+    if description is None or description['TableStatus'] == 'CREATING':
+        description = wait_until_active(client, settings.table)
+    if created and settings.ttl_attribute:
+        switch_on_ttl(client, settings.table, settings.ttl_attribute)
+    return description
+
+
+def describe(client: Any, table: str) -> dict[str, Any] | None:
+    try:
+        described: dict[str, Any] = client.describe_table(TableName=table)
+    except Exception as error:
+        if error_code(error) == 'ResourceNotFoundException':
+            return None
+        raise
+    return described['Table']  # type: ignore[no-any-return]
+
+
+def create(client: Any, settings: StoreSettings) -> bool:
+    """Create the table; False when somebody else was faster."""
+    if settings.on_demand_capacity:
+        capacity: dict[str, Any] = {'BillingMode': 'PAY_PER_REQUEST'}
+    else:
+        capacity = {
+            'ProvisionedThroughput': {
+                'ReadCapacityUnits': settings.read_capacity_units,
+                'WriteCapacityUnits': settings.write_capacity_units,
+            }
+        }
+    log.info('creating the table %s', settings.table)
+    try:
+        client.create_table(
+            TableName=settings.table,
+            AttributeDefinitions=[
+                {'AttributeName': 'SessionId', 'AttributeType': 'S'}
+            ],
+            KeySchema=[{'AttributeName': 'SessionId', 'KeyType': 'HASH'}],
+            **capacity,
+        )
+    except Exception as error:
+        if error_code(error) == 'ResourceInUseException':
+            return False
+        raise
+    return True
+
+
+def wait_until_active(client: Any, table: str) -> dict[str, Any]:
+    log.info(
+        'waiting for the table %s to become ACTIVE, %s seconds at most',
+        table,
+        WAIT_DELAY * WAIT_ATTEMPTS,
+    )
+    client.get_waiter('table_exists').wait(
+        TableName=table,
+        WaiterConfig={'Delay': WAIT_DELAY, 'MaxAttempts': WAIT_ATTEMPTS},
+    )
+    described: dict[str, Any] = client.describe_table(TableName=table)
+    return described['Table']  # type: ignore[no-any-return]
+
+
+def switch_on_ttl(client: Any, table: str, attribute: str) -> None:
+    """Let DynamoDB delete what has expired; only a warning when refused."""
+    try:
+        client.update_time_to_live(
+            TableName=table,
+            TimeToLiveSpecification={
+                'Enabled': True,
+                'AttributeName': attribute,
+            },
+        )
+    except Exception as error:
+        log.warning(
+            'Time to Live could not be switched on for the table %s: %s. '
+            'Expired sessions stay in the table until it is switched on for '
+            'the attribute %s, or until they are purged',
+            table,
+            error,
+            attribute,
+        )
+
+
+def hash_key_name(table: str, description: dict[str, Any]) -> str:
+    """The name of the key: one string, whatever it is called."""
+    keys = {key['KeyType']: key for key in description['KeySchema']}
+    if 'RANGE' in keys:
+        raise ConfigurationError(
+            f'the table {table} has a range key, '
+            f'{keys["RANGE"]["AttributeName"]}: sessions need a table with '
+            'one string hash key and no range key'
+        )
+    name: str = keys['HASH']['AttributeName']
+    types = {
+        attribute['AttributeName']: attribute['AttributeType']
+        for attribute in description['AttributeDefinitions']
+    }
+    if types[name] != 'S':
+        raise ConfigurationError(
+            f'the hash key {name} of the table {table} is of type '
+            f'{types[name]}: sessions need a string (S)'
+        )
+    return name
+
+
+def error_code(error: BaseException | None) -> str:
+    """DynamoDB's name for a client's `error`; empty for any other."""
+    response = getattr(error, 'response', None) or {}
+    return str(response.get('Error', {}).get('Code', ''))
+
+
+REMEDIES = {
+    'NoCredentialsError': (
+        'give the process a role, or set AWS_PROFILE or profile_name'
+    ),
+    'EndpointConnectionError': 'check region, endpoint_url and the network',
+    'ConnectTimeoutError': 'check region, endpoint_url and the network',
+    'ReadTimeoutError': 'check endpoint_url, the network and read_timeout',
+    'AccessDeniedException': 'check the IAM policy in the documentation',
+    'UnrecognizedClientException': 'check the credentials',
+    'ExpiredTokenException': 'renew the credentials',
+}
+
+
+def remedy(error: Exception) -> str:
+    help = REMEDIES.get(error_code(error) or type(error).__name__)
+    return f' ({help})' if help else ''

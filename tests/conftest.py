@@ -1,0 +1,203 @@
+"""The engine under test, a table in it, and what tests share around it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from pyramid_dynamodb_session import local
+from tests.engines import engine_of
+from tests.proxy import FaultProxy
+
+REGION = 'us-west-2'
+ACCESS_KEY = SECRET_KEY = 'testing'
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        '--dynamodb-endpoint',
+        metavar='URL',
+        help='test on this DynamoDB server instead of moto',
+    )
+    parser.addoption(
+        '--no-skips',
+        action='store_true',
+        help='a skipped test is a failure',
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        'markers',
+        'engines(*names, reason): only these engines can carry the test;'
+        ' it is deselected on the others.',
+    )
+    keep_the_machine_out()
+
+
+def keep_the_machine_out() -> None:
+    """Hide this machine's AWS settings from this process and its children."""
+    for name in [name for name in os.environ if name.startswith('AWS_')]:
+        del os.environ[name]
+    os.environ.update(
+        AWS_ACCESS_KEY_ID=ACCESS_KEY,
+        AWS_SECRET_ACCESS_KEY=SECRET_KEY,
+        AWS_CONFIG_FILE=os.devnull,
+        AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+        AWS_EC2_METADATA_DISABLED='true',
+        NO_PROXY='127.0.0.1,localhost',
+        no_proxy='127.0.0.1,localhost',
+    )
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    endpoint = config.getoption('dynamodb_endpoint')
+    try:
+        engine = engine_of(endpoint) if endpoint else 'moto'
+    except (OSError, ValueError) as error:
+        raise pytest.UsageError(f'{endpoint}: {error}') from error
+
+    def fits(item: pytest.Item) -> bool:
+        marker = item.get_closest_marker('engines')
+        return marker is None or engine in marker.args
+
+    misfits = [item for item in items if not fits(item)]
+    if misfits:
+        config.hook.pytest_deselected(items=misfits)
+        items[:] = [item for item in items if fits(item)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, Any, Any]:
+    report = yield
+    return refuse_skip(item.config, report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, Any, Any]:
+    report = yield
+    return refuse_skip(collector.config, report)
+
+
+def refuse_skip(config: pytest.Config, report: Any) -> Any:
+    """Turn a skip into a failure that gives its reason."""
+    expected = hasattr(report, 'wasxfail')
+    if report.skipped and not expected and config.getoption('no_skips'):
+        report.outcome = 'failed'
+        report.longrepr = report.longrepr[2]
+    return report
+
+
+@pytest.fixture(scope='session')
+def endpoint(request: pytest.FixtureRequest) -> str:
+    """The URL of the DynamoDB under test."""
+    given: str | None = request.config.getoption('dynamodb_endpoint')
+    return given or local.start()
+
+
+@pytest.fixture(scope='session')
+def engine(endpoint: str) -> str:
+    """``'moto'``, ``'dynamodb-local'`` or ``'dynoxide'``."""
+    return engine_of(endpoint)
+
+
+@pytest.fixture(scope='session')
+def client(endpoint: str) -> Any:
+    """A boto3 client that goes straight to the engine."""
+    return boto3.client(
+        'dynamodb',
+        endpoint_url=endpoint,
+        region_name=REGION,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        config=Config(
+            connect_timeout=1,
+            read_timeout=5,
+            max_pool_connections=50,
+            retries={'mode': 'standard', 'total_max_attempts': 3},
+        ),
+    )
+
+
+@pytest.fixture(scope='session')
+def table(client: Any) -> Iterator[str]:
+    """The name of the table that all tests share."""
+    name = f'Sessions-{uuid.uuid4().hex[:8]}'
+    client.create_table(
+        TableName=name,
+        KeySchema=[{'AttributeName': 'SessionId', 'KeyType': 'HASH'}],
+        AttributeDefinitions=[
+            {'AttributeName': 'SessionId', 'AttributeType': 'S'}
+        ],
+        BillingMode='PAY_PER_REQUEST',
+    )
+    client.get_waiter('table_exists').wait(
+        TableName=name, WaiterConfig={'Delay': 1}
+    )
+    yield name
+    client.delete_table(TableName=name)
+
+
+@pytest.fixture
+def application() -> str:
+    """A name of its own for each test: none sees another's sessions."""
+    return f'test-{uuid.uuid4().hex[:8]}'
+
+
+@pytest.fixture
+def settings(endpoint: str, table: str, application: str) -> dict[str, str]:
+    """The ``.ini`` settings of an application on the engine under test."""
+    return {
+        'dynamodb_session.endpoint_url': endpoint,
+        'dynamodb_session.region': REGION,
+        'dynamodb_session.aws_access_key_id': ACCESS_KEY,
+        'dynamodb_session.aws_secret_access_key': SECRET_KEY,
+        'dynamodb_session.table': table,
+        'dynamodb_session.application': application,
+    }
+
+
+@pytest.fixture
+def proxy(endpoint: str) -> Iterator[FaultProxy]:
+    with FaultProxy(endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxied(settings: dict[str, str], proxy: FaultProxy) -> dict[str, str]:
+    """The same settings, through ``proxy``."""
+    return settings | {'dynamodb_session.endpoint_url': proxy.url}
+
+
+@pytest.fixture
+def raw_item(
+    client: Any, table: str, application: str
+) -> Callable[[str], dict[str, Any] | None]:
+    """A function from a session id to its item as DynamoDB holds it."""
+
+    def raw_item(session_id: str) -> dict[str, Any] | None:
+        digest = hashlib.sha256(session_id.encode()).digest()
+        hashed = base64.urlsafe_b64encode(digest).decode().rstrip('=')
+        answer = client.get_item(
+            TableName=table,
+            Key={'SessionId': {'S': f'{application}-{hashed}'}},
+            ConsistentRead=True,
+        )
+        item: dict[str, Any] | None = answer.get('Item')
+        return item
+
+    return raw_item

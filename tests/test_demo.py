@@ -1,0 +1,288 @@
+"""The demo as people run it, and as they see it in a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.cookiejar import CookieJar
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, build_opener, urlopen
+
+import pytest
+
+pytestmark = pytest.mark.engines(
+    'moto', reason='the demo brings its own DynamoDB'
+)
+
+ROOT = Path(__file__).parents[1]
+PSERVE = Path(sys.executable).with_name('pserve')
+CHROMIUM_FLAGS = [
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    '--hide-scrollbars',
+]
+
+
+class Demo:
+    """``pserve development.ini``, but on a free port."""
+
+    def __init__(self, directory: Path) -> None:
+        with socket.create_server(('127.0.0.1', 0)) as unused:
+            port = str(unused.getsockname()[1])
+        ini = directory / 'development.ini'
+        text = (ROOT / 'development.ini').read_text()
+        assert text.count('\nlisten = localhost:6543\n') == 1
+        ini.write_text(text.replace('localhost:6543', f'localhost:{port}'))
+        self.url = f'http://localhost:{port}/'
+        self._log = directory / 'log'
+        with self._log.open('wb') as log:
+            self._process = subprocess.Popen(
+                [PSERVE, ini], cwd=ROOT, stdout=log, stderr=log
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + 60
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                urlopen(self.url).close()
+                return
+            except URLError:
+                time.sleep(0.1)
+        raise RuntimeError(f'the demo did not come up:\n{self.log}')
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    demo = Demo(tmp_path_factory.mktemp('demo'))
+    try:
+        demo.wait_until_it_answers()
+        yield demo
+    finally:
+        demo.close()
+
+
+class Visitor:
+    """Someone with cookies, who presses the buttons of the page."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.cookies = CookieJar()
+        self._opener = build_opener(HTTPCookieProcessor(self.cookies))
+
+    def get(self, path: str = '') -> str:
+        with self._opener.open(self._url + path) as response:
+            return response.read().decode()
+
+    def press(self, path: str, **form: str) -> str:
+        """The page after the redirect."""
+        token = re.search(r'name="csrf_token" value="(\w+)"', self.get())
+        assert token
+        return self.post(path, csrf_token=token[1], **form)
+
+    def post(self, path: str, **form: str) -> str:
+        data = urlencode(form).encode()
+        with self._opener.open(self._url + path, data) as response:
+            return response.read().decode()
+
+
+@pytest.fixture
+def visitor(demo: Demo) -> Visitor:
+    return Visitor(demo.url)
+
+
+def test_says_that_its_dynamodb_is_embedded(demo: Demo) -> None:
+    assert 'pyramid_dynamodb_session.local: ' in demo.log
+    assert 'creating the table Pyramid_SessionState' in demo.log
+    assert 'Traceback' not in demo.log
+
+
+def cart(page: str) -> dict[str, int]:
+    lines = re.findall(r'class="name">(\d+) . (.+?)<', page)
+    return {name: int(n) for n, name in lines}
+
+
+def test_keeps_the_cart(visitor: Visitor) -> None:
+    assert cart(visitor.get()) == {}
+    visitor.press('cart/add', sku='tea')
+    visitor.press('cart/add', sku='bread')
+    page = visitor.press('cart/add', sku='tea')
+    two = {'Darjeeling tea, 100 g': 2, 'Rye bread': 1}
+    assert cart(page) == two
+    assert '22.00 €' in page
+    assert 'Darjeeling tea, 100 g is in your cart.' in page
+    page = visitor.get()
+    assert cart(page) == two
+    assert 'is in your cart.' not in page
+    page = visitor.press('cart/remove', sku='tea')
+    assert cart(page) == {'Rye bread': 1}
+    page = visitor.press('cart/clear')
+    assert cart(page) == {}
+    assert 'Nothing in it yet.' in page
+
+
+def test_keeps_each_cart_apart(demo: Demo, visitor: Visitor) -> None:
+    visitor.press('cart/add', sku='tea')
+    assert cart(Visitor(demo.url).get()) == {}
+
+
+@pytest.mark.parametrize(
+    ('press', 'form'),
+    [(Visitor.post, {'sku': 'tea'}), (Visitor.press, {'sku': 'gold'})],
+    ids=['without a token', 'not for sale'],
+)
+def test_refuses(visitor: Visitor, press: Any, form: dict[str, str]) -> None:
+    with pytest.raises(HTTPError) as refusal:
+        press(visitor, 'cart/add', **form)
+    refusal.value.close()
+    assert refusal.value.code == 400
+    assert cart(visitor.get()) == {}
+
+
+def test_shows_the_item_as_it_is_stored(visitor: Visitor) -> None:
+    assert 'an empty session is not stored' in visitor.get('stored')
+    visitor.press('cart/add', sku='honey')
+    stored = visitor.get('stored')
+    (cookie,) = visitor.cookies
+    assert cookie.value and cookie.value not in stored
+    assert re.search(r'<code>shop-[\w-]{43}</code>', stored)
+    assert '&#34;honey&#34;:1' in stored
+    assert 'LockId' not in stored
+
+
+class Page:
+    """The demo in Chromium."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def one(self, selector: str) -> Any:
+        return self.driver.find_element('css selector', selector)
+
+    def text(self, selector: str) -> str:
+        return str(self.one(selector).text)
+
+    def wait_for(self, selector: str, text: str) -> None:
+        from selenium.common.exceptions import (
+            NoSuchElementException,
+            StaleElementReferenceException,
+        )
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        # while a page is loading, the old one may be gone already
+        loading = [NoSuchElementException, StaleElementReferenceException]
+        WebDriverWait(self.driver, 60, ignored_exceptions=loading).until(
+            lambda _: text in self.text(selector),
+            f'no {text!r} in {selector}',
+        )
+
+    def add(self, name: str) -> None:
+        self.one(f'[aria-label="Add: {name}"]').click()
+        self.wait_for('.flash', name)
+
+    def race(self, id: str) -> dict[str, dict[str, str]]:
+        """What each card says afterwards, by contender and class."""
+        self.one(f'#{id} .start').click()
+        self.wait_for(f'#{id} .status', 'Done.')
+        names = ['kept', 'verdict', 'took', 'waits', 'calls', 'bars']
+        return {
+            card.get_attribute('data-contender'): {
+                name: card.find_element('class name', name).text
+                for name in names
+            }
+            for card in self.driver.find_elements(
+                'css selector', f'#{id} .card'
+            )
+        }
+
+
+@pytest.fixture(scope='module')
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    chromium = shutil.which('chromium')
+    chromedriver = shutil.which('chromedriver')
+    if not (chromium and chromedriver):
+        pytest.skip('chromium and chromedriver are not installed')
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    profile = tmp_path_factory.mktemp('chromium')
+    for flag in [*CHROMIUM_FLAGS, f'--user-data-dir={profile}']:
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options, Service(chromedriver))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(demo: Demo, driver: Any) -> Page:
+    driver.get(demo.url)
+    driver.delete_all_cookies()
+    driver.get(demo.url)
+    return Page(driver)
+
+
+def test_browser_loses_no_update(page: Page) -> None:
+    page.add('Rye bread')
+    cards = page.race('contrast')
+    ours, theirs = cards['exclusive'], cards['cookie']
+    assert ours['kept'] == '20 of 20 kept'
+    assert ours['verdict'] == 'none lost'
+    assert ours['calls'] == '40'
+    assert re.fullmatch(r'(\d+ ms\n){19}\d+ ms', ours['bars'])
+    kept = re.fullmatch(r'(\d+) of 20 kept', theirs['kept'])
+    assert kept and int(kept[1]) < 20
+    assert theirs['verdict'].endswith('lost, and nobody was told')
+    assert theirs['calls'] == '0'
+    assert '"updates":20' in page.text('#stored')
+    assert '"cart":{"bread":1}' in page.text('#stored')
+
+
+def test_browser_sees_each_state(page: Page) -> None:
+    cards = page.race('by-state')
+    assert list(cards) == ['exclusive', 'read_only', 'optimistic', 'disabled']
+    assert cards['exclusive']['kept'] == '10 of 10 kept'
+    assert cards['exclusive']['calls'] == '20'
+    assert cards['read_only']['kept'] == '10 answered'
+    assert cards['read_only']['calls'] == '10'
+    kept = re.fullmatch(r'(\d+) of 10 kept', cards['optimistic']['kept'])
+    assert kept
+    assert cards['optimistic']['verdict'] == (
+        f'{10 - int(kept[1])} refused, and told so'
+    )
+    assert cards['disabled']['kept'] == '10 answered'
+    assert cards['disabled']['calls'] == '0'
+
+
+def test_page_fits_on_a_phone(page: Page) -> None:
+    page.driver.execute_cdp_cmd(
+        'Emulation.setDeviceMetricsOverride',
+        {'width': 360, 'height': 740, 'deviceScaleFactor': 1, 'mobile': True},
+    )
+    page.add('Mountain cheese, 200 g')
+    page.race('contrast')
+    width = 'return document.documentElement.scrollWidth'
+    assert page.driver.execute_script(width) == 360
+    page.driver.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
