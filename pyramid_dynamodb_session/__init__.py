@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyramid.config import PHASE1_CONFIG
-from pyramid.events import ApplicationCreated
 from pyramid.tweens import EXCVIEW, INGRESS
 from pyramid.viewderivers import INGRESS as VIEW_INGRESS
 
@@ -46,6 +45,8 @@ __all__ = [
 ]
 
 PREFIX = 'dynamodb_session.'
+#: After every other action: no table is made for a wrong configuration.
+LAST = 10**6
 
 
 def session_factory_from_settings(
@@ -92,9 +93,7 @@ def includeme(config: Any) -> None:
     def register() -> None:
         factory = session_factory_from_settings(config.get_settings())
         config.set_session_factory(factory)
-        config.add_subscriber(
-            lambda event: factory.store.initialize(), ApplicationCreated
-        )
+        config.action(None, factory.store.initialize, order=LAST)
 
     # deferred, so that settings that are added later count
     config.action(None, register, order=PHASE1_CONFIG)

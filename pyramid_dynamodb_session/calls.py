@@ -8,19 +8,17 @@ here.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
 import time
 from typing import Any
 
 from .errors import SessionStoreUnavailable
+from .events import Call, Journal
 from .item import Item
-from .table import Table, error_code
+from .table import RETRY_AFTER, Table, error_code
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a client may try again when DynamoDB failed.
-RETRY_AFTER = 5
 #: Seconds between tries while a transaction has hold of the item.
 TRANSACTION_PAUSES = (0.01, 0.02, 0.04, 0.08)
 IN_TRANSACTION = {'TransactionConflict', 'TransactionConflictException'}
@@ -43,33 +41,19 @@ class ConditionFailed(Exception):
         self.codes = cancellation_codes(error)
 
 
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """One call, its retries by the client included.
-
-    ``seconds`` is how long it took, ``units`` the capacity that it consumed
-    where that was asked for, ``error`` the type of what it raised.
-    """
-
-    operation: str
-    seconds: float
-    units: float | None = None
-    error: str = ''
-
-
 class Calls:
     """The calls of one store, on one table."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self._engine = {'returns items': False}
-        self._record: list[Call] | None = None
+        self._journal: Journal | None = None
 
-    def recorded_in(self, record: list[Call]) -> Calls:
-        """The same calls, each of which is added to a `record`."""
-        recorded = copy.copy(self)
-        recorded._record = record
-        return recorded
+    def noted_in(self, journal: Journal) -> Calls:
+        """The same calls, each of them noted in a `journal`."""
+        noted = copy.copy(self)
+        noted._journal = journal
+        return noted
 
     def on_item(
         self, operation: str, name: str, **parameters: Any
@@ -119,24 +103,35 @@ class Calls:
     def _send(
         self, operation: str, parameters: dict[str, Any]
     ) -> dict[str, Any]:
+        if self._journal is None:
+            return self._call(operation, parameters)
         start = time.perf_counter()
         reply: dict[str, Any] = {}
         failure = ''
         try:
+            parameters = {**parameters, 'ReturnConsumedCapacity': 'TOTAL'}
+            reply = self._call(operation, parameters)
+        except (ConditionFailed, SessionStoreUnavailable) as error:
+            failure = type(error.__cause__).__name__
+            raise
+        finally:
+            seconds = time.perf_counter() - start
+            self._journal.calls.append(
+                Call(operation, seconds, units(reply), failure)
+            )
+        return reply
+
+    def _call(
+        self, operation: str, parameters: dict[str, Any]
+    ) -> dict[str, Any]:
+        try:
             call = getattr(self._table.client, operation)
-            reply = call(**parameters)
+            reply: dict[str, Any] = call(**parameters)
         except Exception as error:
-            failure = type(error).__name__
             if not REFUSED.isdisjoint(codes_of(error)):
                 raise ConditionFailed(error) from error
             log.error('DynamoDB failed: %s: %s', operation, error)
             raise unavailable(f'{operation}: {error}') from error
-        finally:
-            if self._record is not None:
-                seconds = time.perf_counter() - start
-                self._record.append(
-                    Call(operation, seconds, units(reply), failure)
-                )
         return reply
 
 
@@ -148,16 +143,21 @@ def part(reply: dict[str, Any], name: str) -> Any:
 
 
 def is_empty(reply: dict[str, Any]) -> bool:
-    """Whether DynamoDB said ``{}``; boto3 takes garbage for the same."""
+    """Whether DynamoDB found nothing; boto3 takes garbage for the same."""
+    if 'ConsumedCapacity' in reply:
+        return True
     metadata = reply.get('ResponseMetadata') or {}
     headers = metadata.get('HTTPHeaders') or {}
     return str(headers.get('content-length', '2')) == '2'
 
 
 def units(reply: dict[str, Any]) -> float | None:
-    consumed = reply.get('ConsumedCapacity') or {}
-    total: float | None = consumed.get('CapacityUnits')
-    return total
+    """The capacity that a call consumed, all of a transaction's together."""
+    consumed = reply.get('ConsumedCapacity')
+    if consumed is None:
+        return None
+    parts = consumed if isinstance(consumed, list) else [consumed]
+    return float(sum(part.get('CapacityUnits', 0) for part in parts))
 
 
 def unavailable(what: str) -> SessionStoreUnavailable:

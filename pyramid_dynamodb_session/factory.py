@@ -16,11 +16,12 @@ from typing import Any
 from pyramid.httpexceptions import HTTPException, HTTPNotFound
 from pyramid.interfaces import ISessionFactory
 from pyramid.threadlocal import manager
-from zope.interface import implementer
+from zope.interface import implementedBy, implementer
 
 from .clients import client_from_settings
 from .cookie import SessionCookie
 from .errors import SessionClosed, SessionError, SessionResponseError
+from .events import CookieRejected, Journal, SessionEvent
 from .session import DynamoDBSession
 from .settings import STATES, FactorySettings
 from .store import DynamoDBSessionStore
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 #: Where a request keeps its lives with sessions, and its view's state.
 LIVES = '_dynamodb_session_lives'
 STATE = '_dynamodb_session_state'
+#: Where a registry keeps whether anybody listens; applications do not change.
+LISTENED = '_dynamodb_session_listened'
 
 
 @implementer(ISessionFactory)
@@ -83,12 +86,18 @@ class DynamoDBSessionFactory:
         return life
 
     def _parent(self, request: Any) -> Any:
-        """The request of the same session that this one is a part of."""
+        """The request of the same session that this one is a part of.
+
+        The outermost one, if the router made it: a request that a script or
+        a test has prepared is part of nothing, and answered by nobody.
+        """
         registry = getattr(request, 'registry', None)
-        for frame in reversed(manager.stack):
+        for frame in manager.stack:
             parent = frame['request']
+            if parent is request:
+                break
             if (
-                parent not in (None, request)
+                hasattr(parent, 'invoke_subrequest')
                 and frame['registry'] is registry
                 and self.cookie.read(parent) == self.cookie.read(request)
             ):
@@ -114,21 +123,24 @@ class Life:
     def __init__(self, factory: DynamoDBSessionFactory, request: Any) -> None:
         self._factory = factory
         self._sent_id = factory.cookie.read(request)
+        self._journal = Journal(request) if is_listened(request) else None
+        rejected = self._sent_id is None and factory.cookie.is_sent(request)
+        if rejected and self._journal is not None:
+            self._journal.happened(CookieRejected)
         self.session = DynamoDBSession(
             factory.store,
             session_id=self._sent_id,
             state=factory.state(request),
             touch_interval=factory.settings.touch_interval,
             on_load=partial(self._begin, request),
+            journal=self._journal,
         )
         self._finished = False
         request.add_finished_callback(self._end)
 
     def _begin(self, request: Any) -> None:
         """Before the session is loaded: see to it that it will be saved."""
-        attributes = vars(request)
-        # the router takes the context away when it has run all callbacks
-        if 'traversed' in attributes and 'context' not in attributes:
+        if has_ended(request):
             raise SessionClosed(
                 'the session can not be loaded any more: the request has '
                 'ended; use it in the view before the response streams'
@@ -194,6 +206,33 @@ class Life:
         except SessionError as error:
             log.warning('the lock of a session was not given back: %s', error)
         session.close('the request has ended')
+        if self._journal is not None:
+            self._journal.close()
+
+
+def is_listened(request: Any) -> bool:
+    """Whether anybody subscribed to what happens to sessions."""
+    registry = getattr(request, 'registry', None)
+    if registry is None or not registry.has_listeners:
+        return False
+    if LISTENED not in registry:
+        registry[LISTENED] = any(
+            registry.adapters.subscriptions([implementedBy(event)], None)
+            for event in SessionEvent.__subclasses__()
+        )
+    return bool(registry[LISTENED])
+
+
+def has_ended(request: Any) -> bool:
+    """Whether the router is through with a request, and all its callbacks."""
+    attributes = vars(request)
+    # which it takes away at the end, from a request that ever had one
+    if 'context' in attributes:
+        return False
+    return 'traversed' in attributes or (
+        'invoke_subrequest' in attributes
+        and all(frame['request'] is not request for frame in manager.stack)
+    )
 
 
 def lives_of(request: Any) -> dict[DynamoDBSessionFactory, Life]:

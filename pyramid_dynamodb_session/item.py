@@ -20,8 +20,12 @@ Item = dict[str, dict[str, Any]]
 ITEM_LIMIT = 400 * 1024
 #: The most bytes that a stored session may expand to.
 PAYLOAD_LIMIT = 4 * 1024 * 1024
+#: Bytes kept free for ``TakenOver`` and ``SavedBy``, which come later.
+RESERVE = 128
 #: DynamoDB bills a write by each started KB of the whole item.
 WRITE_UNIT = 1024
+#: No date, timeout or count is as large.
+NUMBER_LIMIT = 10**15
 #: The format that this version writes and reads.
 VERSION = {'N': '1'}
 
@@ -117,7 +121,7 @@ class ItemCodec:
         else:
             packed = zlib.compress(payload, 1)
             attribute = {'B': self._cipher.encrypt(packed, name)}
-        size = overhead + attribute_size(attribute)
+        size = overhead + attribute_size(attribute) + RESERVE
         if size > ITEM_LIMIT or len(payload) > PAYLOAD_LIMIT:
             raise self._too_large(items, size, len(payload))
         return attribute
@@ -223,9 +227,12 @@ def number(value: float) -> dict[str, str]:
 
 def whole_number(item: Item, name: str) -> int:
     try:
-        return int(item[name]['N'])
+        value = int(item[name]['N'])
     except (KeyError, TypeError, ValueError):
         raise CorruptItem(name) from None
+    if not 0 <= value < NUMBER_LIMIT:
+        raise CorruptItem(name)
+    return value
 
 
 def optional_number(item: Item, name: str) -> int | None:

@@ -69,6 +69,8 @@ class Turn:
         self.left_behind: Sighting | None = None
         #: Other processes want the session too: look before trying.
         self.contended = False
+        #: The lock was not to be had at once.
+        self.waited = False
 
     def hold(self, lock_id: str, token: str, date: str) -> None:
         self.held = Sighting(token, date)
@@ -121,6 +123,7 @@ class LockQueue:
             queue.append(turn)
             if queue[0] is turn:
                 return turn
+        turn.waited = True
         try:
             self._wait(queue, turn, deadline)
         except BaseException:

@@ -15,17 +15,37 @@ from zope.interface import implementer
 
 from .errors import (
     SessionClosed,
+    SessionConflict,
     SessionDisabled,
     SessionError,
     SessionLockLost,
+    SessionLockTimeout,
     SessionReadOnly,
     SessionSerializationError,
     SessionStoreUnavailable,
+)
+from .events import (
+    Journal,
+    LockLost,
+    LockTimedOut,
+    SaveConflicted,
+    SessionCreated,
+    SessionEvent,
+    SessionRemoved,
+    SessionSaved,
+    StoreFailed,
 )
 from .item import SessionRecord
 from .store import DynamoDBSessionStore
 
 log = logging.getLogger(__name__)
+
+FAILURES: dict[type[SessionError], type[SessionEvent]] = {
+    SessionConflict: SaveConflicted,
+    SessionLockLost: LockLost,
+    SessionLockTimeout: LockTimedOut,
+    SessionStoreUnavailable: StoreFailed,
+}
 
 CSRF_KEY = '_csrft_'
 FLASH_KEY = '_f_'
@@ -56,8 +76,10 @@ class DynamoDBSession(MutableMapping[str, Any]):
         state: str = 'exclusive',
         touch_interval: int = 60,
         on_load: Callable[[], None] = lambda: None,
+        journal: Journal | None = None,
     ) -> None:
-        self._store = store
+        self._store = store if journal is None else store.noted_in(journal)
+        self._journal = journal
         self._state = state
         self._touch_interval = touch_interval
         self._on_load = on_load
@@ -245,8 +267,9 @@ class DynamoDBSession(MutableMapping[str, Any]):
             return
         try:
             self._persist(self._items)
-        except SessionError:
+        except SessionError as error:
             self.close('saving it has failed')
+            self._failed(error)
             raise
 
     def release(self) -> None:
@@ -314,6 +337,7 @@ class DynamoDBSession(MutableMapping[str, Any]):
             record = self._find()
         except SessionError as error:
             self._failure = error
+            self._failed(error)
             raise
         if record is None:
             self._start_anew(None)
@@ -355,6 +379,7 @@ class DynamoDBSession(MutableMapping[str, Any]):
             if items or self._must_save:
                 self._create(items)
         elif self._state == 'read_only':
+            self._warn_of_changes(items)
             self._touch()
         else:
             self._save_or_release(items)
@@ -367,6 +392,16 @@ class DynamoDBSession(MutableMapping[str, Any]):
         except SessionLockLost:
             # whoever has the lock by now: what was invalidated must not live
             self._store.remove_item(session_id)
+        self._happened(SessionRemoved)
+
+    def _failed(self, error: SessionError) -> None:
+        event = FAILURES.get(type(error))
+        if event is not None:
+            self._happened(event)
+
+    def _happened(self, event: type[SessionEvent]) -> None:
+        if self._journal is not None:
+            self._journal.happened(event)
 
     def _create(self, items: dict[str, Any]) -> None:
         session_id = new_session_id()
@@ -380,13 +415,15 @@ class DynamoDBSession(MutableMapping[str, Any]):
             record=self._record,
         )
         self._is_stored_as(session_id, payload)
+        self._happened(SessionCreated)
 
     def _save_or_release(self, items: dict[str, Any]) -> None:
         session_id, lock_id = str(self._id), self._take_lock_id()
         payload = self._dumps(session_id, items, lock_id)
         record = self._record
         changed = self._must_save or payload != record.payload
-        if self._must_move:
+        moving = self._must_move
+        if moving:
             moved = new_session_id()
             self._store.change_session_id(
                 session_id, moved, items, payload, record
@@ -406,6 +443,8 @@ class DynamoDBSession(MutableMapping[str, Any]):
             self._touch()
             return
         self._is_stored_as(session_id, payload)
+        if changed or moving:
+            self._happened(SessionSaved)
 
     def _dumps(
         self, session_id: str, items: dict[str, Any], lock_id: str | None
@@ -416,6 +455,13 @@ class DynamoDBSession(MutableMapping[str, Any]):
             if lock_id is not None:
                 self._store.release_item_exclusive(session_id, lock_id)
             raise
+
+    def _warn_of_changes(self, items: dict[str, Any]) -> None:
+        if self._store.dumps(items) != self._record.payload:
+            log.warning(
+                'a value in the session was changed by a view with '
+                'session_state="read_only": the change is not saved'
+            )
 
     def _touch(self) -> None:
         """Slide the expiry without a lock, once in ``touch_interval``."""

@@ -21,6 +21,21 @@ from .serializer import JSONSerializer
 Settings = TypeVar('Settings', bound='StoreSettings')
 Parser = Callable[[Any], Any]
 
+#: More than any setting needs, and less than what a clock can't wait for.
+MOST = 10**9
+#: What the items have already; see :mod:`~pyramid_dynamodb_session.item`.
+ATTRIBUTES = {
+    'CreateDate',
+    'Flags',
+    'LockCount',
+    'LockDate',
+    'LockId',
+    'SavedBy',
+    'SessionItems',
+    'SessionTimeout',
+    'TakenOver',
+    'Ver',
+}
 STATES = ('exclusive', 'read_only', 'optimistic', 'disabled')
 TRUE = {'true', 'yes', 'on', '1', 't', 'y'}
 FALSE = {'false', 'no', 'off', '0', 'f', 'n'}
@@ -59,9 +74,13 @@ def application_name(value: Any) -> str:
 
 
 def attribute_name(value: Any) -> str:
-    name = str(value).strip()
+    name = '' if value in (None, '') else text(value)
     if len(name.encode()) > 255:
         raise ValueError('an attribute name of at most 255 bytes')
+    if name in ATTRIBUTES:
+        raise ValueError(
+            'an attribute name other than ' + ', '.join(sorted(ATTRIBUTES))
+        )
     return name
 
 
@@ -81,7 +100,7 @@ def number(
     """A parser of finite numbers from `least` on, or only `above` it."""
     kind = 'whole number' if convert is int else 'number'
     bound = 'above' if above else 'from'
-    sentence = f'a {kind} of {unit} {bound} {least}'
+    sentence = f'a {kind} of {unit} {bound} {least}, at most {MOST}'
 
     def parse(value: Any) -> float:
         try:
@@ -91,7 +110,7 @@ def number(
         # written so that a NaN is refused as well
         if not (least < result or (least == result and not above)):
             raise ValueError(sentence)
-        if result > 10**10 or isinstance(value, bool):
+        if result > MOST or isinstance(value, bool):
             raise ValueError(sentence)
         if isinstance(value, float) and value != result:
             raise ValueError(sentence)
@@ -129,9 +148,16 @@ def samesite(value: Any) -> str | None:
 
 
 def cookie_name(value: Any) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", str(value)):
+    name = text(value)
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
         raise ValueError('a cookie name as RFC 6265 has it')
-    return str(value)
+    return name
+
+
+def url(value: Any) -> str:
+    if not re.fullmatch(r'https?://[^\s/?#]+(/\S*)?', text(value)):
+        raise ValueError('a URL that begins with http:// or https://')
+    return text(value)
 
 
 def resolved(value: Any) -> Any:
@@ -155,28 +181,43 @@ def function(value: Any) -> Any:
 
 def client(value: Any) -> Any:
     """A boto3 client, or the dotted name of a callable that makes one."""
-    return function(value) if isinstance(value, str) else value
+    if value is None or hasattr(value, 'update_item'):
+        return value
+    return function(value)
 
 
 def serializer(value: Any) -> Any:
     found = resolved(value)
     if isinstance(found, type):
-        found = found()
+        try:
+            found = found()
+        except TypeError as error:
+            raise ValueError(
+                f'a class that needs no arguments ({error})'
+            ) from None
     if not (hasattr(found, 'dumps') and hasattr(found, 'loads')):
         raise ValueError('the dotted name of an object with dumps and loads')
     return found
 
 
-def words(value: Any) -> tuple[str, ...]:
+def words(value: Any) -> tuple[Any, ...]:
     """The words of a text; a sequence of words as it is."""
     if value is None:
         return ()
-    return tuple(value.split() if isinstance(value, str) else value)
+    found = value.split() if isinstance(value, str) else value
+    if not isinstance(found, (list, tuple)) or not all(
+        isinstance(word, (str, bytes)) for word in found
+    ):
+        raise ValueError('words with spaces between them, or a list of them')
+    return tuple(found)
 
 
 def signing_secrets(value: Any) -> tuple[str, ...]:
     secrets = words(value)
-    if any(len(secret.encode()) < 32 for secret in secrets):
+    if any(
+        isinstance(secret, bytes) or len(secret.encode()) < 32
+        for secret in secrets
+    ):
         raise ValueError(
             'secrets of at least 32 characters, as long as the SHA-256 that '
             'they sign with; a shorter one can be guessed'
@@ -185,11 +226,10 @@ def signing_secrets(value: Any) -> tuple[str, ...]:
 
 
 def encryption_keys(value: Any) -> tuple[bytes, ...]:
+    """Keys in base64url; bytes, as this returns them, are taken as well."""
+    given = words(value)
     try:
-        keys = tuple(
-            base64.urlsafe_b64decode(word.rstrip('=') + '=')
-            for word in words(value)
-        )
+        keys = tuple(key_bytes(word) for word in given)
     except ValueError:
         keys = (b'',)
     if any(len(key) != 32 for key in keys):
@@ -198,6 +238,12 @@ def encryption_keys(value: Any) -> tuple[bytes, ...]:
             'secrets.token_urlsafe(32) makes them'
         )
     return keys
+
+
+def key_bytes(word: str | bytes) -> bytes:
+    if isinstance(word, bytes):
+        return word
+    return base64.urlsafe_b64decode(word.rstrip('=') + '=')
 
 
 POSITIVE_SECONDS = number(float, 0, 'seconds', above=True)
@@ -337,7 +383,7 @@ class FactorySettings(StoreSettings):
         optional(text), None, "The AWS region; otherwise boto3's own choice."
     )
     endpoint_url: str | None = setting(
-        optional(text),
+        optional(url),
         None,
         'Another endpoint: DynamoDB Local, an emulator, a VPC endpoint, '
         'ScyllaDB Alternator.',
@@ -464,6 +510,12 @@ class FactorySettings(StoreSettings):
             raise ConfigurationError(
                 f'{prefix}aws_access_key_id and {prefix}aws_secret_access_key '
                 'go together: set both or none'
+            )
+        if self.aws_session_token and not self.aws_access_key_id:
+            raise ConfigurationError(
+                f'{prefix}aws_session_token is of no use without '
+                f'{prefix}aws_access_key_id and '
+                f'{prefix}aws_secret_access_key'
             )
 
     def _check_cookie_prefix(self, prefix: str) -> None:

@@ -15,13 +15,20 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .calls import Call, Calls, ConditionFailed, part
+from .calls import Calls, ConditionFailed, part
 from .errors import (
     SessionConflict,
     SessionLockLost,
     SessionSerializationError,
     SessionStoreUnavailable,
     SessionTooLarge,
+)
+from .events import (
+    ItemCorrupt,
+    Journal,
+    LockTakenOver,
+    LockWaited,
+    SessionEvent,
 )
 from .item import (
     VERSION,
@@ -82,6 +89,7 @@ class DynamoDBSessionStore:
         self.settings = StoreSettings.parse(settings)
         self.table = Table(client, self.settings)
         self._calls = Calls(self.table)
+        self._journal: Journal | None = None
         self._codec = ItemCodec(
             self.settings.serializer, self.settings.encryption_keys
         )
@@ -103,11 +111,12 @@ class DynamoDBSessionStore:
         """
         self.table.initialize()
 
-    def recorded_in(self, record: list[Call]) -> DynamoDBSessionStore:
-        """The same store; each of its calls is added to a `record`."""
-        recorded = copy.copy(self)
-        recorded._calls = self._calls.recorded_in(record)
-        return recorded
+    def noted_in(self, journal: Journal) -> DynamoDBSessionStore:
+        """The same store, what it does being noted in a `journal`."""
+        noted = copy.copy(self)
+        noted._calls = self._calls.noted_in(journal)
+        noted._journal = journal
+        return noted
 
     # -- the provider's operations ---------------------------------------
 
@@ -135,7 +144,7 @@ class DynamoDBSessionStore:
         try:
             return self._living_record(name, item) if item else None
         except CorruptItem as error:
-            warn_of_corrupt(error)
+            self._found_corrupt(error)
             return None
 
     def get_item_exclusive(self, session_id: str) -> SessionRecord | None:
@@ -147,14 +156,17 @@ class DynamoDBSessionStore:
         once when the queue is full. The provider's ``GetItemExclusive``.
         """
         name = self._name(session_id)
-        deadline = time.monotonic() + self.settings.lock_wait
+        start = time.monotonic()
+        deadline = start + self.settings.lock_wait
         with self._queue.turn(name, deadline) as turn:
             try:
                 item = self._lock(name, turn, deadline)
                 record = self._living_record(name, item) if item else None
             except CorruptItem as error:
-                warn_of_corrupt(error)
+                self._found_corrupt(error)
                 record = None
+            if turn.waited:
+                self._happened(LockWaited, time.monotonic() - start)
             if record is not None:
                 record.lock_id = turn.lock_id
             elif turn.lock_id is not None:
@@ -207,7 +219,9 @@ class DynamoDBSessionStore:
             data = self._data(session_id, items, payload, record)
         except (SessionSerializationError, SessionTooLarge):
             if not new_item:
-                self.release_item_exclusive(session_id, str(lock_id))
+                self.release_item_exclusive(
+                    session_id, str(lock_id), record=record
+                )
             raise
         if new_item:
             self._put(self._new_item(session_id, data, record))
@@ -331,7 +345,9 @@ class DynamoDBSessionStore:
             data = self._data(new_session_id, items, payload, record)
         except SessionTooLarge:
             if record.lock_id is not None:
-                self.release_item_exclusive(session_id, record.lock_id)
+                self.release_item_exclusive(
+                    session_id, record.lock_id, record=record
+                )
             raise
         table = {'TableName': self.settings.table}
         put = {
@@ -401,7 +417,7 @@ class DynamoDBSessionStore:
         holder = self._holder_seen(name) if turn.contended else None
         while True:
             if holder and not patience.is_over(holder, time.time()):
-                turn.contended = True
+                turn.contended = turn.waited = True
                 patience.pause()
                 holder = self._holder_seen(name)
                 continue
@@ -411,14 +427,28 @@ class DynamoDBSessionStore:
             taken_from, holder = holder, holder_of(item)
             if holder is not None and holder.token == me:
                 if taken_from is not None:
-                    log.warning(
-                        'the lock of a session was taken over from a request '
-                        'that has not renewed it since %s',
-                        taken_from.date,
-                    )
-                lock = Lock(me, optional_number(item, 'LockCount') or 0)
+                    self._took_over(taken_from)
+                lock = Lock(me, lock_count(item))
                 turn.hold(str(lock), me, holder.date)
                 return item
+
+    def _took_over(self, dead: Sighting) -> None:
+        log.warning(
+            'the lock of a session was taken over from a request that had '
+            'not renewed it since %s',
+            dead.date,
+        )
+        self._happened(LockTakenOver, time.monotonic() - dead.since)
+
+    def _found_corrupt(self, error: CorruptItem) -> None:
+        log.warning(
+            'a stored session is corrupt and counts as none: %s', error
+        )
+        self._happened(ItemCorrupt)
+
+    def _happened(self, event: type[SessionEvent], seconds: float = 0) -> None:
+        if self._journal is not None:
+            self._journal.happened(event, seconds)
 
     def _try_lock(
         self, name: str, me: str, dead: Sighting | None
@@ -492,7 +522,7 @@ class DynamoDBSessionStore:
             lock = Lock.parse(lock_id)
             # Unless it was taken over, the lock left our hands by this very
             # save, whose reply was lost; others may have saved since.
-            if not (item and lock and taken_over_at(item) < lock.count):
+            if not (item and lock and was_given(lock, item)):
                 raise lock_lost() from None
 
     def _unlock(self, session_id: str, lock_id: str, attributes: Item) -> None:
@@ -623,7 +653,9 @@ class DynamoDBSessionStore:
                 **start,
             )
             for item in page.get('Items', ()):
-                yield item[self.table.key_name]['S']
+                name = item[self.table.key_name]['S']
+                if is_of(self.settings.application, name):
+                    yield name
             if 'LastEvaluatedKey' not in page:
                 return
             start = {'ExclusiveStartKey': page['LastEvaluatedKey']}
@@ -672,6 +704,11 @@ def overhead(key_name: str, key_bytes: int, written: tuple[str, ...]) -> int:
     return item_size({**LOCKED, **key, **numbers}) + len('SessionItems')
 
 
+def is_of(application: str | None, name: str) -> bool:
+    """Not of one whose name only begins as that of the `application`."""
+    return application is None or len(name) == len(hash_key('', application))
+
+
 def is_living(item: Item) -> bool:
     return whole_number(item, 'Expires') > int(time.time())
 
@@ -686,6 +723,19 @@ def holder_of(item: Item) -> Sighting | None:
     except (KeyError, TypeError, ValueError):
         raise CorruptItem('LockId, LockDate') from None
     return Sighting(token, date)
+
+
+def lock_count(item: Item) -> int:
+    """How often the lock was taken; 0 when that makes no sense."""
+    try:
+        return optional_number(item, 'LockCount') or 0
+    except CorruptItem:
+        return 0
+
+
+def was_given(lock: Lock, item: Item) -> bool:
+    """Whether the lock was once taken, and never taken over."""
+    return taken_over_at(item) < lock.count <= lock_count(item)
 
 
 def taken_over_at(item: Item) -> float:
@@ -703,15 +753,13 @@ def token(lock_id: str) -> str:
     return lock.token if lock else 'nobody'
 
 
-def warn_of_corrupt(error: CorruptItem) -> None:
-    log.warning('a stored session is corrupt and counts as none: %s', error)
-
-
 def unchanged(record: SessionRecord) -> str:
     """The condition that nobody locked or saved since `record` was read."""
     same = 'LockCount = :count'
     if record.lock_count == 0:
-        same = f'(attribute_not_exists(LockCount) OR {same})'
+        # a removed one is not unchanged
+        never = 'attribute_exists(Ver) AND attribute_not_exists(LockCount)'
+        same = f'({never} OR {same})'
     return f'attribute_not_exists(LockId) AND {same}'
 
 

@@ -13,6 +13,8 @@ from .settings import StoreSettings
 
 log = logging.getLogger(__name__)
 
+#: Seconds after which a client may try again when DynamoDB failed.
+RETRY_AFTER = 5
 #: Seconds between two looks at a table that is being created, and how many.
 WAIT_DELAY = 1
 WAIT_ATTEMPTS = 300
@@ -40,7 +42,9 @@ class Table:
             try:
                 self.initialize()
             except ConfigurationError as error:
-                raise SessionStoreUnavailable(str(error)) from error
+                raise SessionStoreUnavailable(
+                    str(error), retry_after=RETRY_AFTER
+                ) from error
         return str(self._key_name)
 
 
@@ -53,7 +57,7 @@ def ensure_table(client: Any, settings: StoreSettings) -> str:
     which table, and what would help.
     """
     try:
-        return hash_key_name(settings.table, find_table(client, settings))
+        key = hash_key_name(settings.table, find_table(client, settings))
     except ConfigurationError:
         raise
     except Exception as error:
@@ -61,6 +65,12 @@ def ensure_table(client: Any, settings: StoreSettings) -> str:
             f'the table {settings.table} can not be used: '
             f'{error}{remedy(error)}'
         ) from error
+    if key == settings.ttl_attribute:
+        raise ConfigurationError(
+            f'{key} is the hash key of the table {settings.table}: set '
+            'ttl_attribute to another name'
+        )
+    return key
 
 
 def find_table(client: Any, settings: StoreSettings) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""What happens to sessions, for those who count: Pyramid events.
+
+None of them carries an id or data. Subscribe to :class:`SessionEvent` for
+all, or to one of its subclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call to DynamoDB, the client's own retries included.
+
+    ``seconds`` is how long it took, ``units`` the capacity that it consumed
+    where DynamoDB told, ``error`` the type of what it raised.
+    """
+
+    operation: str
+    seconds: float
+    units: float | None = None
+    error: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionEvent:
+    """Something happened to the session of a ``request``.
+
+    ``seconds`` is how long it took, ``calls`` are all that the request has
+    made for its session so far.
+    """
+
+    request: Any = dataclasses.field(repr=False)
+    seconds: float
+    calls: tuple[Call, ...]
+
+    @property
+    def units(self) -> float:
+        """The capacity that the calls consumed, in read and write units."""
+        return sum(call.units or 0 for call in self.calls)
+
+
+class LockWaited(SessionEvent):
+    """The lock was not free at once; ``seconds`` is the wait."""
+
+
+class LockTakenOver(SessionEvent):
+    """The lock was taken over from a holder that counts as dead."""
+
+
+class LockLost(SessionEvent):
+    """The lock was taken over from this request; it saved nothing."""
+
+
+class LockTimedOut(SessionEvent):
+    """The lock was not to be had within ``lock_wait``, or the queue full."""
+
+
+class SaveConflicted(SessionEvent):
+    """Somebody else saved since this optimistic request had read."""
+
+
+class StoreFailed(SessionEvent):
+    """DynamoDB did not answer, or refused, after all retries."""
+
+
+class CookieRejected(SessionEvent):
+    """The cookie holds no id, or its signature is wrong."""
+
+
+class ItemCorrupt(SessionEvent):
+    """A stored item is no session, and counts as none."""
+
+
+class SessionCreated(SessionEvent):
+    """A new session was stored."""
+
+
+class SessionSaved(SessionEvent):
+    """The changes of a stored session were saved."""
+
+
+class SessionRemoved(SessionEvent):
+    """An invalidated session was removed."""
+
+
+class Journal:
+    """Notes what one request does with its session, and tells the others.
+
+    :param request: whose registry the events go to.
+    """
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self.calls: list[Call] = []
+
+    def happened(self, event: type[SessionEvent], seconds: float = 0) -> None:
+        """Notify the subscribers of `event`."""
+        if self._request is not None:
+            self._request.registry.notify(
+                event(self._request, seconds, tuple(self.calls))
+            )
+
+    def close(self) -> None:
+        """The request has ended: let go of it."""
+        self._request = None
