@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 TRANSACTION_PAUSES = (0.01, 0.02, 0.04, 0.08)
 IN_TRANSACTION = {'TransactionConflict', 'TransactionConflictException'}
 REFUSED = {'ConditionalCheckFailed', 'ConditionalCheckFailedException'}
+#: Parameters without which nothing can be refused on a condition.
+CONDITIONAL = {'ConditionExpression', 'TransactItems'}
 #: Servers known to return the item with a failed condition. Of any other an
 #: absent item is asked for until the first one came: an old DynamoDB Local
 #: returns none, and a session must not be taken for missing.
@@ -62,7 +64,12 @@ class Calls:
 
         Raises :class:`ConditionFailed` or :class:`SessionStoreUnavailable`.
         """
-        return self.on_table(operation, Key=self.key(name), **parameters)
+        return self.send(
+            operation,
+            TableName=self._table.name,
+            Key=self.key(name),
+            **parameters,
+        )
 
     def on_table(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """As :meth:`on_item`, for the whole table."""
@@ -128,18 +135,22 @@ class Calls:
             call = getattr(self._table.client, operation)
             reply: dict[str, Any] = call(**parameters)
         except Exception as error:
-            if not REFUSED.isdisjoint(codes_of(error)):
+            refused = not REFUSED.isdisjoint(codes_of(error))
+            if refused and not CONDITIONAL.isdisjoint(parameters):
                 raise ConditionFailed(error) from error
-            log.error('DynamoDB failed: %s: %s', operation, error)
-            raise unavailable(f'{operation}: {error}') from error
+            # AWS may go on, in further lines, with the headers of the request
+            what = str(error).partition('\n')[0]
+            log.error('DynamoDB failed: %s: %s', operation, what)
+            raise unavailable(f'{operation}: {what}') from error
         return reply
 
 
 def part(reply: dict[str, Any], name: str) -> Any:
     """A part that a reply must have, and not empty."""
-    if not reply.get(name):
+    found = reply.get(name)
+    if not (found and isinstance(found, dict)):
         raise unavailable(f'a reply without {name}')
-    return reply[name]
+    return found
 
 
 def is_empty(reply: dict[str, Any]) -> bool:
@@ -157,7 +168,10 @@ def units(reply: dict[str, Any]) -> float | None:
     if consumed is None:
         return None
     parts = consumed if isinstance(consumed, list) else [consumed]
-    return float(sum(part.get('CapacityUnits', 0) for part in parts))
+    try:
+        return float(sum(part.get('CapacityUnits', 0) for part in parts))
+    except (AttributeError, TypeError):
+        return None
 
 
 def unavailable(what: str) -> SessionStoreUnavailable:
@@ -173,5 +187,8 @@ def codes_of(error: BaseException | None) -> list[str]:
 def cancellation_codes(error: BaseException | None) -> list[str]:
     """Why a transaction was cancelled, for each of its writes in turn."""
     response = getattr(error, 'response', None) or {}
-    reasons = response.get('CancellationReasons') or []
-    return [str(reason.get('Code')) for reason in reasons]
+    reasons = response.get('CancellationReasons')
+    return [
+        str(reason.get('Code')) if isinstance(reason, dict) else ''
+        for reason in (reasons if isinstance(reasons, list) else ())
+    ]

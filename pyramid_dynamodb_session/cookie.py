@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from webob.cookies import SignedSerializer
+from webob.cookies import SignedSerializer, parse_cookie
 
 from .settings import FactorySettings
 
 SESSION_ID = re.compile('[A-Za-z0-9_-]{43}')
+#: Of 32 bytes of signature and an id; the decoder would skip other characters.
+SIGNED_ID = re.compile('[A-Za-z0-9_-]{100}')
 
 
 class IdSerializer:
@@ -39,7 +41,7 @@ class SessionCookie:
 
     def read(self, request: Any) -> str | None:
         """The id in the cookie; None for whatever can be none."""
-        value = request.cookies.get(self._settings.cookie_name)
+        value = self._sent(request)
         if value is not None and self._signers:
             value = self._verified(value)
         if value is None or not SESSION_ID.fullmatch(value):
@@ -47,6 +49,8 @@ class SessionCookie:
         return str(value)
 
     def _verified(self, value: str) -> str | None:
+        if not SIGNED_ID.fullmatch(value):
+            return None
         for signer in self._signers:
             try:
                 return str(signer.loads(value.encode()))
@@ -56,7 +60,18 @@ class SessionCookie:
 
     def is_sent(self, request: Any) -> bool:
         """Whether the browser sent the cookie, whatever is in it."""
-        return self._settings.cookie_name in request.cookies
+        return self._sent(request) is not None
+
+    def _sent(self, request: Any) -> str | None:
+        name = self._settings.cookie_name
+        try:
+            value: str | None = request.cookies.get(name)
+        except UnicodeDecodeError:
+            # some cookie is no text, maybe one that is not ours
+            pairs = dict(parse_cookie(request.environ['HTTP_COOKIE']))
+            found = pairs.get(name.encode())
+            value = None if found is None else found.decode('latin-1')
+        return value
 
     def write(
         self,

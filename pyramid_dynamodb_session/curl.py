@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import re
 import time
 import uuid
 import zlib
@@ -60,6 +61,8 @@ RETRIED_CODES = {
     'ThrottlingException',
     'TransactionInProgressException',
 }
+
+HEADER = re.compile(r'^([^:\r\n]+):[ \t]*(.*?)[ \t]*\r?$', re.MULTILINE)
 
 #: What reading an answer raises that DynamoDB would never give.
 NOT_DYNAMODB = (
@@ -354,14 +357,16 @@ class _Connection:
     def __init__(self, pycurl: Any, options: dict[int, Any]) -> None:
         self._pycurl = pycurl
         self._body = bytearray()
-        self._header_lines: list[bytes] = []
+        self._header_lines = bytearray()
+        self._credentials: Any = None
+        self._headers: list[str] = []
         self._curl = pycurl.Curl()
         for option, value in options.items():
             self._curl.setopt(option, value)
         # By default libcurl trusts the system's directory besides.
         self._curl.unsetopt(pycurl.CAPATH)
         self._curl.unsetopt(pycurl.PROXY_CAPATH)
-        self._curl.setopt(pycurl.HEADERFUNCTION, self._header_lines.append)
+        self._curl.setopt(pycurl.HEADERFUNCTION, self._header_lines.extend)
         self._curl.setopt(pycurl.WRITEFUNCTION, self._receive)
 
     def post(
@@ -370,9 +375,13 @@ class _Connection:
         pycurl, curl = self._pycurl, self._curl
         self._body.clear()
         self._header_lines.clear()
-        curl.setopt(pycurl.USERNAME, credentials.access_key)
-        curl.setopt(pycurl.PASSWORD, credentials.secret_key)
-        curl.setopt(pycurl.HTTPHEADER, headers)
+        if credentials != self._credentials:
+            self._credentials = credentials
+            curl.setopt(pycurl.USERNAME, credentials.access_key)
+            curl.setopt(pycurl.PASSWORD, credentials.secret_key)
+        if headers != self._headers:
+            self._headers = headers
+            curl.setopt(pycurl.HTTPHEADER, headers)
         curl.setopt(pycurl.POSTFIELDS, body)
         curl.perform()
         return _Answer(
@@ -429,13 +438,9 @@ def _without_password(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()
 
 
-def _parse_headers(lines: list[bytes]) -> dict[str, str]:
-    headers = {}
-    for line in lines:
-        name, colon, value = line.decode('latin-1').partition(':')
-        if colon:
-            headers[name.lower()] = value.strip()
-    return headers
+def _parse_headers(lines: bytearray) -> dict[str, str]:
+    pairs = HEADER.findall(lines.decode('latin-1'))
+    return {name.lower(): value for name, value in pairs}
 
 
 def _check_sum(answer: _Answer) -> None:

@@ -50,9 +50,9 @@ class Cipher:
             aes = self._aes(derived(key, name))
             try:
                 return bytes(aes.decrypt(nonce, sealed, name.encode()))
-            except self._invalid:
+            except (self._invalid, ValueError):
                 continue
-        raise ValueError('no key of encryption_keys opens it')
+        raise ValueError('tampered with, or no key of encryption_keys fits')
 
 
 def derived(key: bytes, name: str) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from zope.interface import implementedBy, implementer
 from .clients import client_from_settings
 from .cookie import SessionCookie
 from .errors import SessionClosed, SessionError, SessionResponseError
-from .events import CookieRejected, Journal, SessionEvent
+from .events import CookieRejected, Journal, SessionEvent, SessionUsed
 from .session import DynamoDBSession
 from .settings import STATES, FactorySettings
 from .store import DynamoDBSessionStore
@@ -136,6 +137,8 @@ class Life:
             journal=self._journal,
         )
         self._finished = False
+        #: when the session was first used, on the monotonic clock
+        self._begun: float | None = None
         request.add_finished_callback(self._end)
 
     def _begin(self, request: Any) -> None:
@@ -145,6 +148,7 @@ class Life:
                 'the session can not be loaded any more: the request has '
                 'ended; use it in the view before the response streams'
             )
+        self._begun = self._begun or time.monotonic()
         request.add_response_callback(self._respond)
 
     def _respond(self, request: Any, response: Any) -> None:
@@ -207,6 +211,9 @@ class Life:
             log.warning('the lock of a session was not given back: %s', error)
         session.close('the request has ended')
         if self._journal is not None:
+            if self._begun is not None:
+                seconds = time.monotonic() - self._begun
+                self._journal.happened(SessionUsed, seconds)
             self._journal.close()
 
 

@@ -99,6 +99,24 @@ class ItemCodec:
                 key=key,
             ) from error
 
+    def parts(self, payload: bytes) -> dict[str, bytes]:
+        """What each key in a `payload` would be stored as alone."""
+        items = self._serializer.loads(payload)
+        return {
+            str(key): self.dumps({key: value}) for key, value in items.items()
+        }
+
+    def differs(self, items: Any, payload: bytes) -> bool:
+        """Whether `items` are others than those in `payload`."""
+        try:
+            dumped = self.dumps(items)
+        except SessionSerializationError:
+            return True
+        if dumped == payload:
+            return False
+        # some serializers write the same in more than one way
+        return dumped != self.dumps(self._serializer.loads(payload))
+
     def _unserializable(self, items: dict[str, Any]) -> object:
         for key, value in items.items():
             try:
@@ -173,15 +191,23 @@ class ItemCodec:
         """The serializer's output as it went into ``SessionItems``."""
         try:
             ((kind, value),) = item['SessionItems'].items()
-            if kind == 'B' and self._cipher is not None:
-                return expand(self._cipher.decrypt(bytes(value), name))
             if kind == 'B':
-                return expand(bytes(value))
+                # bytes() would make as many zeros of a number
+                packed = memoryview(value).tobytes()
+                return expand(self._decrypted(packed, name))
             if kind == 'S' and self._cipher is None:
                 return bytes(value.encode())
         except (AttributeError, KeyError, TypeError, ValueError, zlib.error):
             pass
         raise CorruptItem('SessionItems')
+
+    def _decrypted(self, data: bytes, name: str) -> bytes:
+        if self._cipher is None:
+            return data
+        try:
+            return self._cipher.decrypt(data, name)
+        except ValueError as error:
+            raise CorruptItem(f'SessionItems ({error})') from None
 
 
 @functools.lru_cache(1024)
@@ -190,6 +216,17 @@ def hash_key(session_id: str, application: str | None) -> str:
     digest = hashlib.sha256(session_id.encode()).digest()
     hashed = base64.urlsafe_b64encode(digest).rstrip(b'=').decode()
     return f'{application}-{hashed}' if application else hashed
+
+
+def is_of(application: str | None, name: str) -> bool:
+    """Whether an item of this `name` is one of the `application`'s.
+
+    One whose own name only begins alike is another.
+    """
+    if application is None:
+        return True
+    length = len(hash_key('', application))
+    return name.startswith(f'{application}-') and len(name) == length
 
 
 def smallest(payload: bytes, overhead: int) -> dict[str, Any]:
@@ -228,7 +265,7 @@ def number(value: float) -> dict[str, str]:
 def whole_number(item: Item, name: str) -> int:
     try:
         value = int(item[name]['N'])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise CorruptItem(name) from None
     if not 0 <= value < NUMBER_LIMIT:
         raise CorruptItem(name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
@@ -74,13 +74,16 @@ def includeme(config: Any) -> None:
         'this process ends: for development only',
         url,
     )
-    config.add_settings(
-        {
-            'dynamodb_session.endpoint_url': url,
-            'dynamodb_session.region': config.get_settings().get(
-                'dynamodb_session.region', 'us-east-1'
-            ),
-            'dynamodb_session.aws_access_key_id': 'local',
-            'dynamodb_session.aws_secret_access_key': 'local',
-        }
-    )
+    config.add_settings(settings_for(url, config.get_settings()))
+
+
+def settings_for(url: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """What is added to `settings` to reach the embedded DynamoDB."""
+    return {
+        'dynamodb_session.endpoint_url': url,
+        'dynamodb_session.region': settings.get(
+            'dynamodb_session.region', 'us-east-1'
+        ),
+        'dynamodb_session.aws_access_key_id': 'local',
+        'dynamodb_session.aws_secret_access_key': 'local',
+    }

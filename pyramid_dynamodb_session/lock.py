@@ -205,6 +205,8 @@ class Patience:
         self._deadline = deadline
         self._pause = FIRST_PAUSE
         self._sighting = sighting
+        #: Seconds for which the lock just seen has stood unchanged.
+        self.watched = 0.0
 
     def is_over(self, seen: Sighting, now: float) -> bool:
         """Whether the lock just seen may be taken over.
@@ -214,9 +216,9 @@ class Patience:
         """
         if seen != self._sighting:
             self._sighting = seen
-        age = time.monotonic() - self._sighting.since
+        self.watched = time.monotonic() - self._sighting.since
         return (
-            age >= self._lease
+            self.watched >= self._lease
             or now - float(seen.date) >= self._lease + CLOCK_SKEW
         )
 
@@ -231,7 +233,32 @@ class Patience:
             )
         jitter = random.uniform(0.5, 1)  # noqa: S311
         time.sleep(min(left, self._pause * jitter))
-        self._pause = min(self._pause * 1.5, LONGEST_PAUSE)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+
+def give_way(call: float) -> bool:
+    """Every other time, let others who see the lock free try for it first.
+
+    Fewer writes fail (and are billed) when not everybody tries at once.
+
+    :param call: how long a call takes just now, in seconds.
+    """
+    gives = random.random() < 0.5  # noqa: S311
+    if gives:
+        pause = call * random.uniform(1, 2)  # noqa: S311
+        time.sleep(min(pause, LONGEST_PAUSE))
+    return gives
+
+
+@dataclasses.dataclass
+class Held:
+    """A lock that is renewed as long as its owner is alive."""
+
+    owner: weakref.ref[Any]
+    session_id: str
+    #: when it was taken or last renewed, on the monotonic clock
+    since: float = dataclasses.field(default_factory=time.monotonic)
+    renewals: int = 0
 
 
 class Renewals:
@@ -258,22 +285,22 @@ class Renewals:
         self._mutex = threading.Lock()
         self._thread: threading.Thread | None = None
         self._idle = 0
-        self._held: dict[str, tuple[weakref.ref[Any], str, float]] = {}
+        self._held: dict[str, Held] = {}
 
     def add(self, owner: Any, session_id: str, lock_id: str) -> None:
         """Renew `lock_id` from now on, for as long as `owner` is alive."""
-        held = (weakref.ref(owner), session_id, time.monotonic())
         with self._mutex:
-            self._held[lock_id] = held
+            self._held[lock_id] = Held(weakref.ref(owner), session_id)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name='session-locks', daemon=True
                 )
                 self._thread.start()
 
-    def discard(self, lock_id: str) -> None:
-        """Renew `lock_id` no more."""
-        self._held.pop(lock_id, None)
+    def discard(self, lock_id: str) -> int:
+        """Renew `lock_id` no more; return how often it was renewed."""
+        held = self._held.pop(lock_id, None)
+        return held.renewals if held else 0
 
     def _run(self) -> None:
         while self._is_needed():
@@ -292,29 +319,29 @@ class Renewals:
     def _renew_due(self) -> None:
         renew = self._renew()
         due = time.monotonic() - self._lease / 3
-        for lock_id, (owner, session_id, since) in list(self._held.items()):
-            if renew is None or owner() is None:
+        for lock_id, held in self._held.copy().items():
+            if renew is None or held.owner() is None:
                 self.discard(lock_id)
-            elif since <= due:
-                self._renew_one(renew, owner, session_id, lock_id)
+            elif held.since <= due:
+                self._renew_one(renew, lock_id, held)
 
     def _renew_one(
         self,
         renew: Callable[[str, str], bool],
-        owner: weakref.ref[Any],
-        session_id: str,
         lock_id: str,
+        held: Held,
     ) -> None:
         try:
-            held = renew(session_id, lock_id)
+            is_ours = renew(held.session_id, lock_id)
         except Exception:
             log.warning('a lock could not be renewed', exc_info=True)
             return
         with self._mutex:
             if lock_id not in self._held:
                 return
-            if held:
-                self._held[lock_id] = (owner, session_id, time.monotonic())
+            if is_ours:
+                held.since = time.monotonic()
+                held.renewals += 1
             else:
                 del self._held[lock_id]
                 log.warning('a lock was taken over from a request in progress')

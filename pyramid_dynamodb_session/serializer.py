@@ -25,4 +25,4 @@ class JSONSerializer:
 
     def loads(self, data: bytes) -> Any:
         """Deserialize; ValueError when malformed."""
-        return json.loads(data)
+        return json.loads(data.decode())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -47,6 +48,9 @@ FAILURES: dict[type[SessionError], type[SessionEvent]] = {
     SessionStoreUnavailable: StoreFailed,
 }
 
+#: Logged where they come from, or a matter of course.
+WARNED_OF_OR_USUAL = (SessionStoreUnavailable, SessionConflict)
+
 CSRF_KEY = '_csrft_'
 FLASH_KEY = '_f_'
 
@@ -54,6 +58,10 @@ FLASH_KEY = '_f_'
 def new_session_id() -> str:
     """256 random bits: 43 characters of base64url."""
     return secrets.token_urlsafe(32)
+
+
+def nothing() -> None:
+    pass
 
 
 @implementer(ISession)
@@ -75,18 +83,21 @@ class DynamoDBSession(MutableMapping[str, Any]):
         session_id: str | None = None,
         state: str = 'exclusive',
         touch_interval: int = 60,
-        on_load: Callable[[], None] = lambda: None,
+        on_load: Callable[[], None] = nothing,
         journal: Journal | None = None,
     ) -> None:
         self._store = store if journal is None else store.noted_in(journal)
-        self._journal = journal
+        self.journal = journal
         self._state = state
         self._touch_interval = touch_interval
         self._on_load = on_load
         #: the id under which the data is stored, or is to be looked for
         self._id = session_id
         self._record = store.create_new_store_data()
+        #: when what is being done was begun, on the monotonic clock
+        self._begun = 0.0
         self._items: dict[str, Any] | None = None
+        self._new_timeout: int | None = None
         self._lock_id: str | None = None
         self._failure: SessionError | None = None
         self._closed = ''
@@ -226,7 +237,7 @@ class DynamoDBSession(MutableMapping[str, Any]):
         if seconds < 1:
             raise ValueError('a timeout takes at least a second')
         self._write()
-        self._record.timeout = int(seconds)
+        self._new_timeout = int(seconds)
         self._must_save = True
 
     def save(self) -> None:
@@ -255,7 +266,7 @@ class DynamoDBSession(MutableMapping[str, Any]):
     @property
     def timeout(self) -> int | None:
         """Its own timeout in seconds, where :meth:`adjust_timeout` set one."""
-        return self._record.timeout
+        return self._new_timeout or self._record.timeout
 
     def persist(self) -> None:
         """Save what has changed, slide the expiry, and unlock.
@@ -263,8 +274,9 @@ class DynamoDBSession(MutableMapping[str, Any]):
         One call to DynamoDB; none for a session that was not used, nor for
         a new one without data. What fails is closed.
         """
-        if self._items is None or self._closed:
+        if self._items is None or self._closed or self._state == 'disabled':
             return
+        self._begun = time.monotonic()
         try:
             self._persist(self._items)
         except SessionError as error:
@@ -275,14 +287,24 @@ class DynamoDBSession(MutableMapping[str, Any]):
     def release(self) -> None:
         """Give the lock back and save nothing."""
         lock_id = self._take_lock_id()
-        if lock_id is not None:
+        if lock_id is None:
+            return
+        self._begun = time.monotonic()
+        try:
             self._store.release_item_exclusive(
-                str(self._invalidated or self._id), lock_id
+                str(self._invalidated or self._id),
+                lock_id,
+                record=self._record,
             )
+        except SessionError as error:
+            self._failed(error)
+            raise
 
     def close(self, reason: str) -> None:
         """Refuse all use from now on but reading what is loaded."""
         self._closed = self._closed or reason
+        # it leads back to the request, which would live until it is collected
+        self._on_load = nothing
 
     def enter(self, state: str, saving: bool = True) -> None:
         """Save (or, not `saving`, forget), unlock, go on in another `state`.
@@ -333,6 +355,7 @@ class DynamoDBSession(MutableMapping[str, Any]):
 
     def _load(self) -> dict[str, Any]:
         self._on_load()
+        self._begun = time.monotonic()
         try:
             record = self._find()
         except SessionError as error:
@@ -365,6 +388,7 @@ class DynamoDBSession(MutableMapping[str, Any]):
         self._id = session_id
         self._record = self._store.create_new_store_data()
         self._items = None
+        self._new_timeout = None
         self._new = True
         self._is_stored = False
         self._must_save = False
@@ -395,17 +419,23 @@ class DynamoDBSession(MutableMapping[str, Any]):
         self._happened(SessionRemoved)
 
     def _failed(self, error: SessionError) -> None:
+        if not isinstance(error, WARNED_OF_OR_USUAL):
+            log.warning('%s', error)
+        if self.journal is not None:
+            self.journal.error = str(error)
         event = FAILURES.get(type(error))
         if event is not None:
             self._happened(event)
 
     def _happened(self, event: type[SessionEvent]) -> None:
-        if self._journal is not None:
-            self._journal.happened(event)
+        begun, self._begun = self._begun, time.monotonic()
+        if self.journal is not None:
+            self.journal.happened(event, self._begun - begun)
 
     def _create(self, items: dict[str, Any]) -> None:
         session_id = new_session_id()
         payload = self._store.dumps(items)
+        self._record.timeout = self.timeout
         self._store.set_and_release_item_exclusive(
             session_id,
             items,
@@ -421,6 +451,7 @@ class DynamoDBSession(MutableMapping[str, Any]):
         session_id, lock_id = str(self._id), self._take_lock_id()
         payload = self._dumps(session_id, items, lock_id)
         record = self._record
+        record.timeout = self.timeout
         changed = self._must_save or payload != record.payload
         moving = self._must_move
         if moving:
@@ -453,11 +484,14 @@ class DynamoDBSession(MutableMapping[str, Any]):
             return self._store.dumps(items)
         except SessionSerializationError:
             if lock_id is not None:
-                self._store.release_item_exclusive(session_id, lock_id)
+                self._store.release_item_exclusive(
+                    session_id, lock_id, record=self._record
+                )
             raise
 
     def _warn_of_changes(self, items: dict[str, Any]) -> None:
-        if self._store.dumps(items) != self._record.payload:
+        """A nested value that changed is found out only now."""
+        if self._store.differs(items, self._record):
             log.warning(
                 'a value in the session was changed by a view with '
                 'session_state="read_only": the change is not saved'
@@ -470,8 +504,9 @@ class DynamoDBSession(MutableMapping[str, Any]):
             return
         try:
             self._store.reset_item_timeout(str(self._id), record=self._record)
-        except SessionStoreUnavailable:
+        except SessionStoreUnavailable as error:
             log.warning('the expiry of a session that was read did not slide')
+            self._failed(error)
         else:
             self.slid = True
 

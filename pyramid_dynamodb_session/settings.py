@@ -160,6 +160,20 @@ def url(value: Any) -> str:
     return text(value)
 
 
+def cookie_path(value: Any) -> str:
+    path = text(value)
+    if not re.fullmatch('/[ -:<-~]*', path):
+        raise ValueError('a path of ASCII characters, from / on, without ;')
+    return path
+
+
+def cookie_domain(value: Any) -> str:
+    domain = text(value)
+    if not re.fullmatch('[A-Za-z0-9.-]+', domain):
+        raise ValueError('a domain of letters, digits, dots and hyphens')
+    return domain
+
+
 def resolved(value: Any) -> Any:
     """The object behind a dotted name; any other object as it is."""
     if value is None or value == '':
@@ -201,9 +215,15 @@ def serializer(value: Any) -> Any:
 
 
 def words(value: Any) -> tuple[Any, ...]:
-    """The words of a text; a sequence of words as it is."""
+    """The words of a text; a sequence of words as it is.
+
+    A text without any is refused: what protects sessions is not switched off
+    by a variable that happens to be empty.
+    """
     if value is None:
         return ()
+    if isinstance(value, str) and not value.strip():
+        raise ValueError('something; leave the setting out to go without it')
     found = value.split() if isinstance(value, str) else value
     if not isinstance(found, (list, tuple)) or not all(
         isinstance(word, (str, bytes)) for word in found
@@ -214,15 +234,19 @@ def words(value: Any) -> tuple[Any, ...]:
 
 def signing_secrets(value: Any) -> tuple[str, ...]:
     secrets = words(value)
-    if any(
-        isinstance(secret, bytes) or len(secret.encode()) < 32
-        for secret in secrets
-    ):
+    if not all(map(is_long, secrets)):
         raise ValueError(
             'secrets of at least 32 characters, as long as the SHA-256 that '
             'they sign with; a shorter one can be guessed'
         )
     return secrets
+
+
+def is_long(secret: str | bytes) -> bool:
+    try:
+        return isinstance(secret, str) and len(secret.encode()) >= 32
+    except UnicodeEncodeError:
+        return False
 
 
 def encryption_keys(value: Any) -> tuple[bytes, ...]:
@@ -294,8 +318,8 @@ class StoreSettings:
         number(int, 0, 'requests'),
         10,
         'Requests of one session that may queue in one process; the next one '
-        'gets ``SessionLockTimeout`` at once. Keep it below the number of '
-        'threads of the server.',
+        'gets ``SessionLockTimeout`` at once. At least two below the number '
+        'of threads of the server, it keeps one free for other sessions.',
     )
     serializer: Any = setting(
         serializer,
@@ -466,9 +490,9 @@ class FactorySettings(StoreSettings):
         None,
         'Seconds that the browser keeps the cookie; unset, until it closes.',
     )
-    cookie_path: str = setting(text, '/', "The cookie's path.")
+    cookie_path: str = setting(cookie_path, '/', "The cookie's path.")
     cookie_domain: str | None = setting(
-        optional(text), None, "The cookie's domain."
+        optional(cookie_domain), None, "The cookie's domain."
     )
     cookie_secure: bool | None = setting(
         optional(boolean),

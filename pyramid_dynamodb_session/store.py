@@ -12,7 +12,6 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from .calls import Calls, ConditionFailed, part
@@ -26,9 +25,11 @@ from .errors import (
 from .events import (
     ItemCorrupt,
     Journal,
+    LockTaken,
     LockTakenOver,
     LockWaited,
     SessionEvent,
+    Snapshot,
 )
 from .item import (
     VERSION,
@@ -37,6 +38,7 @@ from .item import (
     ItemCodec,
     Lock,
     SessionRecord,
+    attribute_size,
     hash_key,
     item_size,
     number,
@@ -44,7 +46,15 @@ from .item import (
     saved_by,
     whole_number,
 )
-from .lock import LockQueue, Patience, Renewals, Sighting, Turn
+from .lock import (
+    LockQueue,
+    Patience,
+    Renewals,
+    Sighting,
+    Turn,
+    give_way,
+)
+from .purge import Purge
 from .settings import StoreSettings
 from .table import Table, error_code
 
@@ -59,6 +69,7 @@ ALIVE = 'Expires > :now'
 FREE = f'{ALIVE} AND attribute_not_exists(LockId)'
 HELD_BY_THE_DEAD = f'{ALIVE} AND LockId = :dead AND LockDate = :since'
 OURS = 'LockId = :me'
+OUR_COUNT = 'LockCount = :count'
 LOCK = ' REMOVE Flags ADD LockCount :one'
 UNLOCK = ' REMOVE LockId, LockDate'
 #: What a locked item has besides its key and data, each at its longest: it
@@ -165,10 +176,12 @@ class DynamoDBSessionStore:
             except CorruptItem as error:
                 self._found_corrupt(error)
                 record = None
+            seconds = time.monotonic() - start
             if turn.waited:
-                self._happened(LockWaited, time.monotonic() - start)
+                self._happened(LockWaited, seconds)
             if record is not None:
                 record.lock_id = turn.lock_id
+                self._happened(LockTaken, seconds)
             elif turn.lock_id is not None:
                 self.release_item_exclusive(session_id, turn.lock_id)
             return record
@@ -238,12 +251,13 @@ class DynamoDBSessionStore:
         if lock_id is None:
             self._calls.on_item('delete_item', name)
             return
+        condition, values = ours(lock_id)
         try:
             self._calls.on_item(
                 'delete_item',
                 name,
-                ConditionExpression=OURS,
-                ExpressionAttributeValues={':me': {'S': token(lock_id)}},
+                ConditionExpression=condition,
+                ExpressionAttributeValues=values,
                 ReturnValuesOnConditionCheckFailure='ALL_OLD',
             )
         except ConditionFailed as failed:
@@ -278,19 +292,10 @@ class DynamoDBSessionStore:
         this ``application`` are deleted where one is set, and each only if
         it is still expired by then. The provider's ``DeleteExpiredSessions``.
         """
-        deleted = 0
-        for name in self._expired():
-            try:
-                self._calls.on_item(
-                    'delete_item',
-                    name,
-                    ConditionExpression='Expires <= :now',
-                    ExpressionAttributeValues={':now': number(time.time())},
-                )
-            except ConditionFailed:
-                continue
-            deleted += 1
-        return deleted
+        purge = Purge(self._calls, self.table, self.settings.application)
+        for _ in purge.run():
+            pass
+        return purge.deleted
 
     # -- what a living request needs besides -----------------------------
 
@@ -372,6 +377,7 @@ class DynamoDBSessionStore:
         """Give a lock another lease; False if it is held no more."""
         name = self._name(session_id)
         turn = self._queue.holder(name, lock_id)
+        condition, values = ours(lock_id)
         date = int(time.time())
         if turn is not None and turn.held is not None:
             # it always moves, so that whoever waits sees every renewal
@@ -380,13 +386,13 @@ class DynamoDBSessionStore:
             self._update(
                 name,
                 {'LockDate': number(date)},
-                OURS,
-                {':me': {'S': token(lock_id)}},
+                condition,
+                values,
             )
         except ConditionFailed:
             return False
         if turn is not None:
-            turn.hold(lock_id, token(lock_id), str(date))
+            turn.hold(lock_id, values[':me']['S'], str(date))
         return True
 
     def renew_while_alive(
@@ -406,6 +412,10 @@ class DynamoDBSessionStore:
         """
         return self._codec.dumps(items)
 
+    def differs(self, items: dict[str, Any], record: SessionRecord) -> bool:
+        """Whether `items` are others than those that were read."""
+        return self._codec.differs(items, record.payload)
+
     # -- locking ---------------------------------------------------------
 
     def _lock(self, name: str, turn: Turn, deadline: float) -> Item | None:
@@ -416,6 +426,9 @@ class DynamoDBSessionStore:
         )
         holder = self._holder_seen(name) if turn.contended else None
         while True:
+            if holder and holder.token == me:
+                # a first try of ours has come through late
+                holder = None
             if holder and not patience.is_over(holder, time.time()):
                 turn.contended = turn.waited = True
                 patience.pause()
@@ -427,18 +440,21 @@ class DynamoDBSessionStore:
             taken_from, holder = holder, holder_of(item)
             if holder is not None and holder.token == me:
                 if taken_from is not None:
-                    self._took_over(taken_from)
+                    self._took_over(taken_from, patience)
                 lock = Lock(me, lock_count(item))
                 turn.hold(str(lock), me, holder.date)
                 return item
+            if taken_from is not None or holder is None:
+                # refused though nothing stands in the way, for ever maybe
+                patience.pause()
 
-    def _took_over(self, dead: Sighting) -> None:
+    def _took_over(self, dead: Sighting, patience: Patience) -> None:
         log.warning(
             'the lock of a session was taken over from a request that had '
             'not renewed it since %s',
             dead.date,
         )
-        self._happened(LockTakenOver, time.monotonic() - dead.since)
+        self._happened(LockTakenOver, patience.watched)
 
     def _found_corrupt(self, error: CorruptItem) -> None:
         log.warning(
@@ -449,6 +465,28 @@ class DynamoDBSessionStore:
     def _happened(self, event: type[SessionEvent], seconds: float = 0) -> None:
         if self._journal is not None:
             self._journal.happened(event, seconds)
+
+    def _note(
+        self,
+        name: str,
+        payload: bytes,
+        attribute: dict[str, Any],
+        is_new: bool,
+    ) -> None:
+        """Note a session as it is read, or to be written."""
+        if self._journal is None:
+            return
+        key = self.table.key_name, len(name.encode())
+        self._journal.snapshots.append(
+            Snapshot(
+                name=name,
+                size=overhead(*key, ('Expires',)) + attribute_size(attribute),
+                kind=next(iter(attribute)),
+                payload=payload,
+                parts=functools.partial(self._codec.parts, payload),
+                is_new=is_new,
+            )
+        )
 
     def _try_lock(
         self, name: str, me: str, dead: Sighting | None
@@ -492,6 +530,14 @@ class DynamoDBSessionStore:
         return attributes
 
     def _holder_seen(self, name: str) -> Sighting | None:
+        """Who holds the lock; sometimes a free one is looked at twice."""
+        started = time.monotonic()
+        holder = self._look(name)
+        if holder is None and give_way(time.monotonic() - started):
+            holder = self._look(name)
+        return holder
+
+    def _look(self, name: str) -> Sighting | None:
         """Who holds the lock, by half a read unit per 4 KB.
 
         The read may be late, so None is no more than a reason to try.
@@ -507,7 +553,9 @@ class DynamoDBSessionStore:
 
     def _let_go(self, name: str, lock_id: str) -> None:
         """This process holds the lock no more."""
-        self._renewals.discard(lock_id)
+        renewals = self._renewals.discard(lock_id)
+        if self._journal is not None:
+            self._journal.renewals += renewals
         turn = self._queue.holder(name, lock_id)
         if turn is not None:
             self._queue.leave(name, turn)
@@ -531,8 +579,7 @@ class DynamoDBSessionStore:
             self._update(
                 name,
                 attributes,
-                OURS,
-                {':me': {'S': token(lock_id)}},
+                *ours(lock_id),
                 more=UNLOCK,
             )
         finally:
@@ -544,8 +591,7 @@ class DynamoDBSessionStore:
             condition = unchanged(record)
             values = {':count': number(record.lock_count)}
         else:
-            condition = OURS
-            values = {':me': {'S': token(record.lock_id)}}
+            condition, values = ours(record.lock_id)
         return {
             'ConditionExpression': condition,
             'ExpressionAttributeValues': values,
@@ -559,7 +605,7 @@ class DynamoDBSessionStore:
         try:
             self._calls.send('transact_write_items', TransactItems=writes)
         except ConditionFailed as failed:
-            if failed.codes[0] != 'ConditionalCheckFailed':
+            if failed.codes[:1] != ['ConditionalCheckFailed']:
                 raise
 
     def _put(self, item: Item) -> None:
@@ -602,6 +648,7 @@ class DynamoDBSessionStore:
             name,
             overhead(self.table.key_name, len(name.encode()), tuple(data)),
         )
+        self._note(name, payload, data['SessionItems'], is_new=True)
         return data
 
     def expires_at(self, record: SessionRecord | None = None) -> int:
@@ -633,32 +680,10 @@ class DynamoDBSessionStore:
         end = record.expires
         if longest is not None:
             end = min(end, record.created + longest)
-        return record if end > int(time.time()) else None
-
-    def _expired(self) -> Iterator[str]:
-        """The key values of expired sessions, page by page."""
-        condition = 'Expires <= :now'
-        values = {':now': number(time.time())}
-        if self.settings.application is not None:
-            condition += ' AND begins_with(#key, :application)'
-            values[':application'] = {'S': f'{self.settings.application}-'}
-        start: dict[str, Any] = {}
-        while True:
-            page = self._calls.on_table(
-                'scan',
-                FilterExpression=condition,
-                ProjectionExpression='#key',
-                ExpressionAttributeNames={'#key': self.table.key_name},
-                ExpressionAttributeValues=values,
-                **start,
-            )
-            for item in page.get('Items', ()):
-                name = item[self.table.key_name]['S']
-                if is_of(self.settings.application, name):
-                    yield name
-            if 'LastEvaluatedKey' not in page:
-                return
-            start = {'ExclusiveStartKey': page['LastEvaluatedKey']}
+        if end <= int(time.time()):
+            return None
+        self._note(name, record.payload, item['SessionItems'], is_new=False)
+        return record
 
     def _name(self, session_id: str) -> str:
         return hash_key(session_id, self.settings.application)
@@ -673,24 +698,34 @@ class DynamoDBSessionStore:
         **options: Any,
     ) -> dict[str, Any]:
         """Set `attributes`, and do `more`, under a `condition`."""
-        assignments = []
-        for attribute, value in attributes.items():
-            if attribute == self.settings.ttl_attribute != 'Expires':
-                options['ExpressionAttributeNames'] = {'#ttl': attribute}
-                assignments.append('#ttl = :ttl')
-                values[':ttl'] = value
-            else:
-                assignments.append(f'{attribute} = :{attribute}')
-                values[f':{attribute}'] = value
+        ttl = self.settings.ttl_attribute
+        assignments, names = assigned(tuple(attributes), ttl)
+        values.update(zip(names, attributes.values(), strict=True))
+        if ':ttl' in names:
+            options['ExpressionAttributeNames'] = {'#ttl': ttl}
         return self._calls.on_item(
             'update_item',
             name,
-            UpdateExpression=f'SET {", ".join(assignments)}{more}',
+            UpdateExpression=f'SET {assignments}{more}',
             ConditionExpression=condition,
             ExpressionAttributeValues=values,
             ReturnValuesOnConditionCheckFailure='ALL_OLD',
             **options,
         )
+
+
+@functools.lru_cache
+def assigned(
+    attributes: tuple[str, ...], ttl_attribute: str
+) -> tuple[str, tuple[str, ...]]:
+    """The assignments of `attributes`, and what their values are called."""
+    pairs = [
+        ('#ttl', ':ttl')
+        if attribute == ttl_attribute != 'Expires'
+        else (attribute, f':{attribute}')
+        for attribute in attributes
+    ]
+    return ', '.join(map(' = '.join, pairs)), tuple(pair[1] for pair in pairs)
 
 
 @functools.lru_cache
@@ -704,11 +739,6 @@ def overhead(key_name: str, key_bytes: int, written: tuple[str, ...]) -> int:
     return item_size({**LOCKED, **key, **numbers}) + len('SessionItems')
 
 
-def is_of(application: str | None, name: str) -> bool:
-    """Not of one whose name only begins as that of the `application`."""
-    return application is None or len(name) == len(hash_key('', application))
-
-
 def is_living(item: Item) -> bool:
     return whole_number(item, 'Expires') > int(time.time())
 
@@ -720,7 +750,7 @@ def holder_of(item: Item) -> Sighting | None:
     try:
         token, date = item['LockId']['S'], item['LockDate']['N']
         float(date)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise CorruptItem('LockId, LockDate') from None
     return Sighting(token, date)
 
@@ -747,10 +777,19 @@ def taken_over_at(item: Item) -> float:
     return -1 if taken_over is None else taken_over
 
 
-def token(lock_id: str) -> str:
-    """The token in a ``lock_id``; of any other text one that nobody has."""
-    lock = Lock.parse(lock_id)
-    return lock.token if lock else 'nobody'
+def ours(lock_id: str) -> tuple[str, Item]:
+    """The condition that we hold a lock, and its values.
+
+    Of text that is no ``lock_id``, a lock that nobody holds. The count counts
+    as well: a lock call that comes through late, when its retry has long
+    been answered, brings back our token but never our count.
+    """
+    lock = Lock.parse(lock_id) or Lock('nobody', 0)
+    values: Item = {':me': {'S': lock.token}}
+    if not lock.count:
+        # none that makes sense was stored
+        return OURS, values
+    return f'{OURS} AND {OUR_COUNT}', {**values, ':count': number(lock.count)}
 
 
 def unchanged(record: SessionRecord) -> str:

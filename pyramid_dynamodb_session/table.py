@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
+import time
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
@@ -18,6 +20,34 @@ RETRY_AFTER = 5
 #: Seconds between two looks at a table that is being created, and how many.
 WAIT_DELAY = 1
 WAIT_ATTEMPTS = 300
+#: How often point-in-time recovery of a new table is tried, a delay apart.
+RECOVERY_ATTEMPTS = 60
+
+#: What an IAM policy must allow: the web servers, whoever runs
+#: ``create-table``, and whoever runs the other commands. Calls on items come
+#: first, those on the whole table after them.
+PERMISSIONS = {
+    'runtime': (
+        ('DeleteItem', 'GetItem', 'PutItem', 'UpdateItem'),
+        ('DescribeTable',),
+    ),
+    'deployer': (
+        (),
+        (
+            'CreateTable',
+            'DescribeTable',
+            'DescribeTimeToLive',
+            'TagResource',
+            'UpdateContinuousBackups',
+            'UpdateTable',
+            'UpdateTimeToLive',
+        ),
+    ),
+    'operator': (
+        ('DeleteItem', 'GetItem', 'PutItem', 'UpdateItem'),
+        ('DescribeTable', 'DescribeTimeToLive', 'Scan'),
+    ),
+}
 
 
 class Table:
@@ -81,11 +111,19 @@ def find_table(client: Any, settings: StoreSettings) -> dict[str, Any]:
             f'there is no table {settings.table}: create it, or set '
             'create_if_not_exist = true'
         )
-    created = description is None and create(client, settings)
-    if description is None or description['TableStatus'] == 'CREATING':
+    if description is None:
+        create(client, settings)
         description = wait_until_active(client, settings.table)
-    if created and settings.ttl_attribute:
-        switch_on_ttl(client, settings.table, settings.ttl_attribute)
+        # whoever has created it: a reply may have been lost
+        if settings.ttl_attribute:
+            switch_on_ttl(client, settings.table, settings.ttl_attribute)
+    elif description['TableStatus'] == 'CREATING':
+        description = wait_until_active(client, settings.table)
+    elif description['TableStatus'] == 'DELETING':
+        raise ConfigurationError(
+            f'the table {settings.table} is being deleted: start again when '
+            'it is gone, or set another table'
+        )
     return description
 
 
@@ -99,8 +137,11 @@ def describe(client: Any, table: str) -> dict[str, Any] | None:
     return described['Table']  # type: ignore[no-any-return]
 
 
-def create(client: Any, settings: StoreSettings) -> bool:
-    """Create the table; False when somebody else was faster."""
+def create(client: Any, settings: StoreSettings, **options: Any) -> bool:
+    """Create the table; False when somebody else was faster.
+
+    :param options: of ``CreateTable``, besides.
+    """
     if settings.on_demand_capacity:
         capacity: dict[str, Any] = {'BillingMode': 'PAY_PER_REQUEST'}
     else:
@@ -119,6 +160,7 @@ def create(client: Any, settings: StoreSettings) -> bool:
             ],
             KeySchema=[{'AttributeName': 'SessionId', 'KeyType': 'HASH'}],
             **capacity,
+            **options,
         )
     except Exception as error:
         if error_code(error) == 'ResourceInUseException':
@@ -142,7 +184,10 @@ def wait_until_active(client: Any, table: str) -> dict[str, Any]:
 
 
 def switch_on_ttl(client: Any, table: str, attribute: str) -> None:
-    """Let DynamoDB delete what has expired; only a warning when refused."""
+    """Let DynamoDB delete what has expired; only a warning when refused.
+
+    Not even that where another process has done it already.
+    """
     try:
         client.update_time_to_live(
             TableName=table,
@@ -152,6 +197,8 @@ def switch_on_ttl(client: Any, table: str, attribute: str) -> None:
             },
         )
     except Exception as error:
+        if 'already enabled' in str(error):
+            return
         log.warning(
             'Time to Live could not be switched on for the table %s: %s. '
             'Expired sessions stay in the table until it is switched on for '
@@ -160,6 +207,35 @@ def switch_on_ttl(client: Any, table: str, attribute: str) -> None:
             error,
             attribute,
         )
+
+
+def time_to_live(client: Any, table: str) -> tuple[str, str]:
+    """Its status, in DynamoDB's words, and the attribute that it follows."""
+    described = client.describe_time_to_live(TableName=table)
+    ttl = described['TimeToLiveDescription']
+    return ttl['TimeToLiveStatus'], ttl.get('AttributeName', '')
+
+
+def switch_on_recovery(client: Any, table: str) -> None:
+    """Keep backups for point-in-time recovery.
+
+    DynamoDB may not be ready for it just after the table was created.
+    """
+    for _ in range(RECOVERY_ATTEMPTS - 1):
+        try:
+            return recover(client, table)
+        except Exception as error:
+            if error_code(error) != 'ContinuousBackupsUnavailableException':
+                raise
+        time.sleep(WAIT_DELAY)
+    recover(client, table)
+
+
+def recover(client: Any, table: str) -> None:
+    client.update_continuous_backups(
+        TableName=table,
+        PointInTimeRecoverySpecification={'PointInTimeRecoveryEnabled': True},
+    )
 
 
 def hash_key_name(table: str, description: dict[str, Any]) -> str:
@@ -206,3 +282,36 @@ REMEDIES = {
 def remedy(error: Exception) -> str:
     help = REMEDIES.get(error_code(error) or type(error).__name__)
     return f' ({help})' if help else ''
+
+
+def policy(role: str, arn: str, application: str | None) -> dict[str, Any]:
+    """The IAM policy of one of :data:`PERMISSIONS`, for the table `arn`.
+
+    With an `application`, calls on items are allowed on its sessions only.
+    """
+    on_items, on_table = PERMISSIONS[role]
+    if application is None or not on_items:
+        statements = [statement(arn, *on_items, *on_table)]
+    else:
+        # as long as a hash: a * would match the keys of shop-eu for shop
+        pattern = f'{escaped(application)}-{"?" * 43}'
+        keys = {'dynamodb:LeadingKeys': [pattern]}
+        statements = [
+            statement(arn, *on_table),
+            statement(arn, *on_items)
+            | {'Condition': {'ForAllValues:StringLike': keys}},
+        ]
+    return {'Version': '2012-10-17', 'Statement': statements}
+
+
+def statement(arn: str, *operations: str) -> dict[str, Any]:
+    return {
+        'Effect': 'Allow',
+        'Action': sorted(f'dynamodb:{name}' for name in operations),
+        'Resource': arn,
+    }
+
+
+def escaped(text: str) -> str:
+    """As IAM takes it literally."""
+    return re.sub(r'[*?$]', r'${\g<0>}', text)

@@ -10,10 +10,12 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import boto3
+import hypothesis
 import pytest
 from botocore.config import Config
 
 from pyramid_dynamodb_session import local
+from tests.chromium import chromium
 from tests.engines import engine_of
 from tests.proxy import FaultProxy
 
@@ -32,6 +34,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action='store_true',
         help='a skipped test is a failure',
     )
+    parser.addoption(
+        '--seed',
+        type=int,
+        help='of the random faults; each run prints its own',
+    )
+    parser.addoption(
+        '--soak-seconds',
+        type=float,
+        default=180,
+        help='how long pytest -m soak takes (default: 180)',
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,7 +53,17 @@ def pytest_configure(config: pytest.Config) -> None:
         'engines(*names, reason): only these engines can carry the test;'
         ' it is deselected on the others.',
     )
+    config.addinivalue_line(
+        'markers', 'soak: takes minutes; only run by pytest -m soak.'
+    )
+    given = config.option.markexpr
+    if 'soak' not in given:
+        rest = 'not soak'
+        config.option.markexpr = f'({given}) and {rest}' if given else rest
     keep_the_machine_out()
+    # the same examples each time: the fuzzers look for new ones
+    hypothesis.settings.register_profile('repeatable', derandomize=True)
+    hypothesis.settings.load_profile('repeatable')
 
 
 def keep_the_machine_out() -> None:
@@ -201,3 +224,10 @@ def raw_item(
         return item
 
     return raw_item
+
+
+@pytest.fixture(scope='session')
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium, one for all tests."""
+    with chromium(tmp_path_factory.mktemp('chromium')) as driver:
+        yield driver

@@ -292,7 +292,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         at = time.monotonic()
         proxy = self.server.proxy
-        body = self.rfile.read(int(self.headers.get('Content-Length', 0)))
+        length = int(self.headers.get('Content-Length', 0))
+        body = self.rfile.read(length)
+        if len(body) < length:
+            # the client was killed while it sent
+            return self.hang_up(False)
         target = self.headers.get('X-Amz-Target', '')
         operation = target.rpartition('.')[2]
         request = _parsed(body)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,23 +17,14 @@ from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 import pytest
 
+from tests.chromium import Page
+
 pytestmark = pytest.mark.engines(
     'moto', reason='the demo brings its own DynamoDB'
 )
 
 ROOT = Path(__file__).parents[1]
 PSERVE = Path(sys.executable).with_name('pserve')
-CHROMIUM_FLAGS = [
-    '--headless',
-    '--no-sandbox',
-    '--disable-gpu',
-    '--disable-quic',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-    '--hide-scrollbars',
-]
 
 
 class Demo:
@@ -171,31 +161,8 @@ def test_shows_the_item_as_it_is_stored(visitor: Visitor) -> None:
     assert 'LockId' not in stored
 
 
-class Page:
+class DemoPage(Page):
     """The demo in Chromium."""
-
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
-
-    def one(self, selector: str) -> Any:
-        return self.driver.find_element('css selector', selector)
-
-    def text(self, selector: str) -> str:
-        return str(self.one(selector).text)
-
-    def wait_for(self, selector: str, text: str) -> None:
-        from selenium.common.exceptions import (
-            NoSuchElementException,
-            StaleElementReferenceException,
-        )
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        # while a page is loading, the old one may be gone already
-        loading = [NoSuchElementException, StaleElementReferenceException]
-        WebDriverWait(self.driver, 60, ignored_exceptions=loading).until(
-            lambda _: text in self.text(selector),
-            f'no {text!r} in {selector}',
-        )
 
     def add(self, name: str) -> None:
         self.one(f'[aria-label="Add: {name}"]').click()
@@ -217,34 +184,15 @@ class Page:
         }
 
 
-@pytest.fixture(scope='module')
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium = shutil.which('chromium')
-    chromedriver = shutil.which('chromedriver')
-    if not (chromium and chromedriver):
-        pytest.skip('chromium and chromedriver are not installed')
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp('chromium')
-    for flag in [*CHROMIUM_FLAGS, f'--user-data-dir={profile}']:
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options, Service(chromedriver))
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
-def page(demo: Demo, driver: Any) -> Page:
+def page(demo: Demo, driver: Any) -> DemoPage:
     driver.get(demo.url)
     driver.delete_all_cookies()
     driver.get(demo.url)
-    return Page(driver)
+    return DemoPage(driver)
 
 
-def test_browser_loses_no_update(page: Page) -> None:
+def test_browser_loses_no_update(page: DemoPage) -> None:
     page.add('Rye bread')
     cards = page.race('contrast')
     ours, theirs = cards['exclusive'], cards['cookie']
@@ -260,7 +208,7 @@ def test_browser_loses_no_update(page: Page) -> None:
     assert '"cart":{"bread":1}' in page.text('#stored')
 
 
-def test_browser_sees_each_state(page: Page) -> None:
+def test_browser_sees_each_state(page: DemoPage) -> None:
     cards = page.race('by-state')
     assert list(cards) == ['exclusive', 'read_only', 'optimistic', 'disabled']
     assert cards['exclusive']['kept'] == '10 of 10 kept'
@@ -276,7 +224,7 @@ def test_browser_sees_each_state(page: Page) -> None:
     assert cards['disabled']['calls'] == '0'
 
 
-def test_page_fits_on_a_phone(page: Page) -> None:
+def test_page_fits_on_a_phone(page: DemoPage) -> None:
     page.driver.execute_cdp_cmd(
         'Emulation.setDeviceMetricsOverride',
         {'width': 360, 'height': 740, 'deviceScaleFactor': 1, 'mobile': True},

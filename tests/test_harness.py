@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -212,6 +214,23 @@ def test_refused_connections_are_accepted_again_on_the_same_port(
         add()
     assert proxy.url == url
     assert proxy.operations == ['UpdateItem'] * 4
+
+
+def test_half_a_call_is_not_passed_on(
+    proxy: FaultProxy, stored: Callable[[], int]
+) -> None:
+    """A client that is killed while it sends must not keep the engine."""
+    address = urlsplit(proxy.url)
+    with socket.create_connection((address.hostname, address.port)) as half:
+        half.sendall(
+            b'POST / HTTP/1.1\r\nContent-Length: 100\r\n'
+            b'X-Amz-Target: DynamoDB_20120810.UpdateItem\r\n\r\n{"Table'
+        )
+        half.shutdown(socket.SHUT_WR)
+        half.settimeout(5)
+        assert half.recv(1) == b''
+    assert proxy.calls == []
+    assert stored() == 0
 
 
 def test_calls_go_through_side_by_side(

@@ -1,0 +1,221 @@
+"""What an operator does to stored sessions, as DynamoDB expressions.
+
+Sessions go by the name under which they are stored, never by their id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from .calls import Calls, ConditionFailed
+from .errors import SessionStoreUnavailable
+from .item import CorruptItem, Item, is_of, item_size, whole_number
+from .lock import CLOCK_SKEW
+from .sweep import Sweep, Ticks
+from .table import Table, error_code
+
+UNLOCK = (
+    # the fence: a save of the holder must not pass for its own lost reply
+    'SET TakenOver = if_not_exists(LockCount, :zero) REMOVE LockId, LockDate'
+)
+#: A condition that no item fulfils.
+NEVER = 'attribute_exists(#key) AND attribute_not_exists(#key)'
+#: About how many items a segment has when the table is sampled.
+SAMPLE_SEGMENT = 50
+#: DynamoDB's limit on the number of segments.
+MOST_SEGMENTS = 1_000_000
+
+
+class StoredSessions:
+    """The sessions in a table, whoever they belong to.
+
+    Each method raises :class:`SessionStoreUnavailable` when DynamoDB does
+    not answer, or refuses.
+    """
+
+    def __init__(self, calls: Calls, table: Table) -> None:
+        self._calls = calls
+        self._table = table
+
+    def read(self, name: str) -> Item | None:
+        """The item; None for none."""
+        return self._calls.read(name, ConsistentRead=True)
+
+    def unlock(self, name: str, lock_id: dict[str, str]) -> bool:
+        """Take the lock from whoever holds it as this ``LockId``.
+
+        Should the holder come back, it finds that it has lost the lock.
+        False if it has given the lock back meanwhile.
+        """
+        try:
+            self._calls.on_item(
+                'update_item',
+                name,
+                UpdateExpression=UNLOCK,
+                ConditionExpression='LockId = :seen',
+                ExpressionAttributeValues={
+                    ':seen': lock_id,
+                    ':zero': {'N': '0'},
+                },
+            )
+        except ConditionFailed:
+            return False
+        return True
+
+    def delete(self, name: str) -> bool:
+        """Delete a session, locked or not; False if there was none."""
+        try:
+            self._calls.on_item(
+                'delete_item',
+                name,
+                ConditionExpression='attribute_exists(#key)',
+                ExpressionAttributeNames={'#key': self._table.key_name},
+            )
+        except ConditionFailed:
+            return False
+        return True
+
+    def permissions(self, name: str) -> dict[str, bool]:
+        """Which calls IAM allows; tried on a `name` that nobody has.
+
+        The writes have a condition that never holds, so nothing is written.
+        """
+        never: dict[str, Any] = {
+            'ConditionExpression': NEVER,
+            'ExpressionAttributeNames': {'#key': self._table.key_name},
+        }
+        key = {'Key': self._calls.key(name)}
+        tries: dict[str, tuple[str, dict[str, Any]]] = {
+            'GetItem': ('get_item', key),
+            'PutItem': ('put_item', {'Item': {**key['Key']}, **never}),
+            'UpdateItem': (
+                'update_item',
+                {**key, 'UpdateExpression': 'REMOVE Flags', **never},
+            ),
+            'DeleteItem': ('delete_item', {**key, **never}),
+            'Scan': ('scan', {'Limit': 1}),
+        }
+        return {
+            action: self._is_allowed(*call) for action, call in tries.items()
+        }
+
+    def _is_allowed(self, operation: str, parameters: dict[str, Any]) -> bool:
+        try:
+            self._calls.on_table(operation, **parameters)
+        except ConditionFailed:
+            return True
+        except SessionStoreUnavailable as error:
+            if error_code(error.__cause__) != 'AccessDeniedException':
+                raise
+            return False
+        return True
+
+
+@dataclasses.dataclass
+class Counts:
+    """What a :class:`Census` found; ``sizes`` are those of all sessions."""
+
+    live: int = 0
+    expired: int = 0
+    locked: int = 0
+    abandoned: int = 0
+    corrupt: int = 0
+    others: int = 0
+    sizes: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def seen(self) -> int:
+        return self.live + self.expired + self.corrupt + self.others
+
+
+class Census:
+    """Counts sessions of an `application`, None for all, by what they are.
+
+    ``abandoned`` locks are those that the next request takes over at once;
+    ``others`` are items that are none of this application's sessions.
+
+    :param lease: of a lock, in seconds.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        table: Table,
+        application: str | None,
+        lease: float,
+    ) -> None:
+        self._calls = calls
+        self._table = table
+        self._application = application
+        self._lease = lease
+        self._mutex = threading.Lock()
+        self.counts = Counts()
+
+    def whole(self, sweep: Sweep) -> Ticks:
+        """Count the whole table; a generator, as ``Sweep.walk``."""
+        return sweep.walk(self._count_all)
+
+    def sample(self, sessions: int, items: int) -> None:
+        """Count about so many `sessions`, from places chosen at random.
+
+        :param items: how many the table has, roughly.
+        """
+        segments = min(items // SAMPLE_SEGMENT + 1, MOST_SEGMENTS)
+        some = random.sample(range(segments), min(segments, sessions))
+        for segment in some:
+            for page in self._pages(segment, segments, sessions):
+                self._count_all(page)
+                if self.counts.seen >= sessions:
+                    return
+
+    def _pages(
+        self, segment: int, segments: int, limit: int
+    ) -> Iterator[list[Item]]:
+        start: dict[str, Any] = {}
+        while True:
+            reply = self._calls.on_table(
+                'scan',
+                Segment=segment,
+                TotalSegments=segments,
+                Limit=limit,
+                **start,
+            )
+            yield reply.get('Items', [])
+            if 'LastEvaluatedKey' not in reply:
+                return
+            start = {'ExclusiveStartKey': reply['LastEvaluatedKey']}
+
+    def _count_all(self, items: list[Item]) -> None:
+        with self._mutex:
+            for item in items:
+                self._count(item)
+
+    def _count(self, item: Item) -> None:
+        name = item[self._table.key_name]['S']
+        if not is_of(self._application, name):
+            self.counts.others += 1
+            return
+        now = time.time()
+        try:
+            living = whole_number(item, 'Expires') > now
+            locked = living and 'LockId' in item
+            since = whole_number(item, 'LockDate') if locked else now
+            size = item_size(item)
+        except (AttributeError, CorruptItem, TypeError):
+            self.counts.corrupt += 1
+            return
+        self.counts.live += living
+        self.counts.expired += not living
+        self.counts.locked += locked
+        self.counts.abandoned += is_abandoned(since, self._lease, now)
+        self.counts.sizes.append(size)
+
+
+def is_abandoned(since: float, lease: float, now: float) -> bool:
+    """Whether a lock is so old that anybody may take it over at once."""
+    return now - since >= lease + CLOCK_SKEW

@@ -1,0 +1,343 @@
+"""``purge`` and ``stats``: what walks through the whole table."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pyramid.exceptions import ConfigurationError
+
+from ..admin import Census, Counts
+from ..errors import SessionError
+from ..purge import Purge
+from ..sweep import Sweep, Ticks
+from .output import Command, Result, columns, size, span
+from .site import Site
+from .tables import billing
+
+#: Seconds between two lines where there is no terminal.
+LINES_EVERY = 10
+#: The upper ends of the histogram's bars, in bytes.
+BARS = [512, *(1024 * 2**power for power in range(9)), 400 * 1024]
+#: Characters of the longest bar.
+BAR = 40
+
+Figures = Callable[[], dict[str, str]]
+
+
+def follow(
+    ticks: Ticks, sweep: Sweep, items: int, figures: Figures, plain: bool
+) -> None:
+    """Walk to the end, telling how far it is: a bar, or now and then a line.
+
+    :param items: how many the table has, roughly.
+    :param figures: what else there is to tell.
+    """
+    with contextlib.closing(ticks):
+        if plain or not sys.stderr.isatty():
+            tell_in_lines(ticks, sweep, figures)
+        else:
+            draw_bar(ticks, sweep, items, figures)
+
+
+def tell_in_lines(ticks: Ticks, sweep: Sweep, figures: Figures) -> None:
+    next_line = time.monotonic() + LINES_EVERY
+    for _ in ticks:
+        if time.monotonic() >= next_line:
+            next_line += LINES_EVERY
+            words = [f'{sweep.scanned:,} items read']
+            words += [f'{word} {what}' for what, word in figures().items()]
+            print(', '.join(words), file=sys.stderr, flush=True)
+
+
+def draw_bar(ticks: Ticks, sweep: Sweep, items: int, figures: Figures) -> None:
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ConfigurationError(
+            'the progress bar needs tqdm: pip install '
+            '"pyramid_dynamodb_session[command]", or give --plain'
+        ) from error
+    with tqdm(total=items or None, unit=' items', file=sys.stderr) as bar:
+        for _ in ticks:
+            bar.set_postfix(figures(), refresh=False)
+            bar.update(sweep.scanned - bar.n)
+
+
+# -- purge ----------------------------------------------------------------
+
+
+def purge(args: argparse.Namespace) -> Result:
+    site = Site(args)
+    table = site.existing_table()
+    hint_at_rate(args, table)
+    job = Purge(
+        site.calls,
+        site.table,
+        site.settings.application,
+        segments=args.segments,
+        rate=args.rate,
+        dry_run=args.dry_run,
+    )
+    start = time.monotonic()
+    status, ended = 0, ''
+
+    def figures() -> dict[str, str]:
+        seconds = max(time.monotonic() - start, 0.001)
+        found = 'expired' if args.dry_run else 'deleted'
+        count = getattr(job, found)
+        return {
+            found: f'{count:,}',
+            f'{found}/s': f'{count / seconds:,.0f}',
+            'units': f'{job.sweep.units:,.0f}',
+        }
+
+    try:
+        follow(job.run(), job.sweep, table['ItemCount'], figures, args.plain)
+    except KeyboardInterrupt:
+        status, ended = 130, 'Interrupted; run it again to go on.'
+    except SessionError as error:
+        status, ended = 1, f'Stopped: {error}'
+    seconds = time.monotonic() - start
+    data = {
+        'expired': job.expired,
+        'deleted': job.deleted,
+        'scanned': job.sweep.scanned,
+        'units': job.sweep.units,
+        'seconds': round(seconds, 1),
+        'dry_run': args.dry_run,
+        'complete': not ended,
+        'error': ended or None,
+    }
+    lines = [
+        f'{job.expired:,} expired sessions found, {job.deleted:,} deleted'
+        f'{" (a dry run)" if args.dry_run else ""}: {site.whose}.',
+        f'{job.sweep.scanned:,} items read in {span(seconds)}, '
+        f'{job.sweep.units:,.0f} capacity units.',
+    ]
+    return Result(data, [*([ended] if ended else []), *lines], status)
+
+
+def hint_at_rate(args: argparse.Namespace, table: dict[str, Any]) -> None:
+    """A walk without a rate can starve an application."""
+    paid = billing(table)
+    if args.rate is None and paid.startswith('provisioned'):
+        print(
+            f'The table is {paid} a second: --rate leaves some of them to '
+            'the application.',
+            file=sys.stderr,
+        )
+
+
+# -- stats ----------------------------------------------------------------
+
+
+def stats(args: argparse.Namespace) -> Result:
+    site = Site(args)
+    table = site.existing_table()
+    items = table['ItemCount']
+    census = Census(
+        site.calls,
+        site.table,
+        site.settings.application,
+        site.settings.lock_lease,
+    )
+    if args.all:
+        hint_at_rate(args, table)
+        sweep = Sweep(site.calls, args.segments, args.rate)
+        ticks = census.whole(sweep)
+        follow(ticks, sweep, items, dict, args.plain)
+    else:
+        census.sample(args.sample, items)
+    counts = census.counts
+    is_sample = not args.all and counts.seen < items
+    factor = items / counts.seen if is_sample else 1
+    data = {
+        'items': items,
+        'sampled': counts.seen if is_sample else None,
+        **{what: round(n * factor) for what, n in kinds(counts).items()},
+        'bytes': sizes(counts),
+        'histogram': histogram(counts),
+    }
+    lines = [
+        f'Sessions of {site.whose}: '
+        + (
+            f'a sample of {counts.seen:,} out of about {items:,} items.'
+            if is_sample
+            else f'all {counts.seen:,} items.'
+        ),
+        '',
+        *columns(shares(counts, factor, is_sample), '  '),
+        '',
+        *size_lines(counts),
+    ]
+    return Result(data, lines)
+
+
+def kinds(counts: Counts) -> dict[str, int]:
+    return {
+        'live': counts.live,
+        'locked': counts.locked,
+        'abandoned_locks': counts.abandoned,
+        'expired': counts.expired,
+        'corrupt': counts.corrupt,
+        'other_items': counts.others,
+    }
+
+
+def shares(
+    counts: Counts, factor: float, is_sample: bool
+) -> list[tuple[str, ...]]:
+    """How many there are of each kind; of a sample, give or take."""
+    rows: list[tuple[str, ...]] = []
+    for what, count in kinds(counts).items():
+        share = count / counts.seen if counts.seen else 0
+        # 95 % of all samples are no further off
+        error = 1.96 * math.sqrt(share * (1 - share) * counts.seen) * factor
+        margin = f'± {error:,.0f}' if is_sample and error else ''
+        row = what.replace('_', ' '), f'{count * factor:,.0f}', margin
+        rows.append((*row, f'{share:.1%}'))
+    return rows
+
+
+def sizes(counts: Counts) -> dict[str, float]:
+    """Median, the size that 95 % stay under, largest, all in bytes."""
+    if not counts.sizes:
+        return {}
+    ordered = sorted(counts.sizes)
+    return {
+        'median': statistics.median(ordered),
+        'p95': ordered[math.ceil(len(ordered) * 0.95) - 1],
+        'largest': ordered[-1],
+    }
+
+
+def histogram(counts: Counts) -> dict[str, int]:
+    """How many sessions are at most so many bytes, and above the last."""
+    found = dict.fromkeys(BARS, 0)
+    for count in counts.sizes:
+        found[next(end for end in BARS if count <= end)] += 1
+    return {str(end): count for end, count in found.items()}
+
+
+def size_lines(counts: Counts) -> list[str]:
+    if not counts.sizes:
+        return ['No sizes to tell.']
+    told = sizes(counts)
+    bars = histogram(counts)
+    last = max(place for place, n in enumerate(bars.values()) if n)
+    highest = max(bars.values())
+    rows = [
+        (
+            f'<= {size(int(end))}',
+            f'{count:,}',
+            '#' * math.ceil(BAR * count / highest),
+        )
+        for end, count in list(bars.items())[: last + 1]
+    ]
+    return [
+        f'Sizes: half of them up to {size(told["median"])}, 95 % up to '
+        f'{size(told["p95"])}, the largest {size(told["largest"])}.',
+        '',
+        *columns(rows, '  '),
+    ]
+
+
+def positive(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    def number(text: str) -> Any:
+        value = convert(text)
+        if not 0 < value < 10**6:
+            raise argparse.ArgumentTypeError(f'{text} is not above 0')
+        return value
+
+    return number
+
+
+def add_walk(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--segments',
+        type=positive(int),
+        default=8,
+        metavar='N',
+        help='how many parts of the table are read at once (8)',
+    )
+    parser.add_argument(
+        '--rate',
+        type=positive(float),
+        metavar='UNITS',
+        help='the most capacity units to use in a second, reads and writes '
+        'together; no limit unless given',
+    )
+    parser.add_argument(
+        '--plain',
+        action='store_true',
+        help='lines instead of a progress bar, as where there is no terminal',
+    )
+
+
+def add_purge(parser: argparse.ArgumentParser) -> None:
+    add_walk(parser)
+    parser.add_argument(
+        '--dry-run', action='store_true', help='count, and delete nothing'
+    )
+
+
+def add_stats(parser: argparse.ArgumentParser) -> None:
+    add_walk(parser)
+    parser.add_argument(
+        '--sample',
+        type=positive(int),
+        default=1000,
+        metavar='N',
+        help='how many items to look at (1000)',
+    )
+    parser.add_argument(
+        '--all',
+        action='store_true',
+        help='read the whole table, at the price of reading the whole table',
+    )
+
+
+COMMANDS = {
+    'purge': Command(
+        purge,
+        'delete expired sessions',
+        """\
+Delete expired sessions; with dynamodb_session.application set, only its own.
+Where DynamoDB's Time to Live is on, this is not needed.
+
+The whole table is read, which costs read units, and each delete costs write
+units. A session that comes to life again meanwhile is left alone. Several
+purges may run at once. Ctrl-C stops it after the calls under way; what was
+deleted stays deleted.""",
+        """\
+examples:
+  dynamodb-session production.ini purge --dry-run
+  dynamodb-session production.ini purge --rate 50 --segments 2
+  0 4 * * *  dynamodb-session /srv/shop/production.ini purge
+""",
+        add_purge,
+    ),
+    'stats': Command(
+        stats,
+        'count live, expired and locked sessions, and show their sizes',
+        """\
+Count the sessions that are live, expired, locked, and show how large they
+are. Unless told to read --all, it looks at a sample of the table, from places
+chosen at random, and reckons up from DynamoDB's own count of items, which in
+AWS is up to six hours old.""",
+        """\
+examples:
+  dynamodb-session production.ini stats
+  dynamodb-session production.ini stats --sample 10000
+  dynamodb-session production.ini stats --all --rate 100
+""",
+        add_stats,
+    ),
+}

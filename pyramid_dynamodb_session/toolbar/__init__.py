@@ -1,0 +1,206 @@
+"""The debug toolbar's panel: what a request did with its session.
+
+It shows what was noted on the way, and makes no call of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pyramid_debugtoolbar.panels import DebugPanel
+
+from ..events import (
+    Journal,
+    LockLost,
+    LockTaken,
+    LockTakenOver,
+    LockTimedOut,
+    LockWaited,
+    SessionCreated,
+    SessionEvent,
+    SessionRemoved,
+    SessionSaved,
+    SessionUsed,
+    Snapshot,
+)
+from ..factory import lives_of
+from ..item import ITEM_LIMIT
+from ..session import DynamoDBSession
+
+OUTCOMES = {
+    SessionRemoved: 'removed',
+    SessionCreated: 'created',
+    SessionSaved: 'saved',
+}
+#: Characters of the hashed id that are not shown.
+HIDDEN = 35
+
+
+class Notes:
+    """What was noted of one session, in the words of the panel."""
+
+    def __init__(self, session: DynamoDBSession) -> None:
+        self._journal = session.journal or Journal(None)
+        #: the seconds that each kind of event took, the last of its kind
+        self._seconds = {
+            happening.kind: happening.seconds
+            for happening in self._journal.happenings
+        }
+        self.state = session.state
+        self.error = self._journal.error
+        self.calls = [
+            (call, self._told_by(number))
+            for number, call in enumerate(self._journal.calls, 1)
+        ]
+        self.seconds = sum(call.seconds for call in self._journal.calls)
+        self.units = sum(call.units or 0 for call in self._journal.calls)
+
+    def _told_by(self, number: int) -> str:
+        """What had happened when a call, of this `number`, was made."""
+        return ', '.join(
+            words(happening.kind)
+            for happening in self._journal.happenings
+            if happening.calls == number and happening.kind != SessionUsed
+        )
+
+    @property
+    def before(self) -> Snapshot | None:
+        """The session as the request found it."""
+        for snapshot in self._journal.snapshots:
+            return None if snapshot.is_new else snapshot
+        return None
+
+    @property
+    def after(self) -> Snapshot | None:
+        """The session as the request left it, or meant to."""
+        for snapshot in reversed(self._journal.snapshots):
+            if snapshot.is_new or SessionRemoved not in self._seconds:
+                return snapshot
+        return None
+
+    @property
+    def name(self) -> str:
+        """The hashed id, shortened."""
+        snapshot = self.after or self.before
+        return f'{snapshot.name[:-HIDDEN]}…' if snapshot else ''
+
+    @property
+    def outcome(self) -> str:
+        done = [
+            word for event, word in OUTCOMES.items() if event in self._seconds
+        ]
+        if done:
+            return ', '.join(done)
+        if LockTaken in self._seconds:
+            return 'not saved, only released'
+        if self.before:
+            return 'only read'
+        return 'nothing stored' if self.in_use else 'not used'
+
+    @property
+    def lock(self) -> str:
+        """What became of the lock."""
+        taken = 'after waiting' if LockWaited in self._seconds else 'in'
+        phrases = {
+            LockTakenOver: 'taken over from a dead request after {}',
+            LockTaken: f'taken {taken} {{}}',
+            LockTimedOut: 'not to be had in {}',
+            LockLost: 'lost to another request',
+        }
+        lock = [
+            phrase.format(duration(self._seconds[event]))
+            for event, phrase in phrases.items()
+            if event in self._seconds
+        ]
+        if self._journal.renewals:
+            lock.append(f'renewed {times(self._journal.renewals)}')
+        return ', '.join(lock) or 'not taken'
+
+    @property
+    def in_use(self) -> str:
+        """How long the session was in use."""
+        if SessionUsed not in self._seconds:
+            return ''
+        return duration(self._seconds[SessionUsed])
+
+    @property
+    def keys(self) -> list[tuple[str, int, str]]:
+        """Each key with its bytes and what became of it, largest first."""
+        before = self.before.parts() if self.before else {}
+        after = self.after.parts() if self.after else {}
+        keys = [
+            (key, len(part), change(part, before.get(key)))
+            for key, part in after.items()
+        ]
+        keys += [(key, 0, 'removed') for key in before.keys() - after.keys()]
+        return sorted(keys, key=lambda row: (-row[1], row[0]))
+
+
+def change(after: bytes, before: bytes | None) -> str:
+    if before is None:
+        return 'added'
+    return '' if after == before else 'changed'
+
+
+def words(event: type[SessionEvent]) -> str:
+    """``LockTaken`` as ``lock taken``."""
+    return re.sub('(?<!^)(?=[A-Z])', ' ', event.__name__).lower()
+
+
+def duration(seconds: float) -> str:
+    return f'{seconds * 1000:,.1f} ms'
+
+
+def times(number: int) -> str:
+    return 'once' if number == 1 else f'{number} times'
+
+
+def sessions_of(request: Any) -> list[DynamoDBSession]:
+    """The sessions that a request asked for; none is loaded."""
+    sessions = [life.session for life in lives_of(request).values()]
+    # a subrequest has that of its parent
+    shared = vars(request).get('session')
+    if not sessions and isinstance(shared, DynamoDBSession):
+        sessions.append(shared)
+    return sessions
+
+
+class DynamoDBSessionPanel(DebugPanel):
+    """What the request did with its session."""
+
+    name = 'dynamodb_session'
+    template = 'pyramid_dynamodb_session.toolbar:panel.dbtmako'
+    title = nav_title = 'DynamoDB Session'
+    has_content = True
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+
+    @property
+    def nav_subtitle(self) -> str:
+        """The number of calls, in the panel's tab."""
+        number = sum(len(notes.calls) for notes in self._notes())
+        return f'{number} call{"" if number == 1 else "s"}'
+
+    def render_vars(self, request: Any) -> dict[str, Any]:
+        # not earlier: the last call may come after the toolbar
+        return {'sessions': self._notes(), 'limit': ITEM_LIMIT}
+
+    def _notes(self) -> list[Notes]:
+        return [Notes(session) for session in sessions_of(self._request)]
+
+
+def listen(config: Any) -> None:
+    """Subscribe in the application: notes are taken only for somebody."""
+    config.add_subscriber(ignore, SessionEvent)
+
+
+def ignore(event: SessionEvent) -> None:
+    """What has happened is in the notes."""
+
+
+def includeme(config: Any) -> None:
+    """Add the panel: ``debugtoolbar.includes`` names this module."""
+    config.add_debugtoolbar_panel(DynamoDBSessionPanel)
+    config.inject_parent_action(listen)

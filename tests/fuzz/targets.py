@@ -1,0 +1,97 @@
+"""What the fuzzers throw bytes at: decoders that must never be surprised."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from pyramid.request import Request
+
+from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
+from pyramid_dynamodb_session.curl import _decode_binary
+from pyramid_dynamodb_session.encryption import Cipher
+from pyramid_dynamodb_session.item import (
+    PAYLOAD_LIMIT,
+    CorruptItem,
+    ItemCodec,
+    saved_by,
+)
+from pyramid_dynamodb_session.serializer import JSONSerializer
+from pyramid_dynamodb_session.settings import FactorySettings
+from pyramid_dynamodb_session.store import (
+    holder_of,
+    is_living,
+    taken_over_at,
+)
+
+ID = 'i' * 43
+NAME = 'fuzz-' + 'n' * 43
+KEYS = (b'1' * 32, b'2' * 32)
+PLAIN = SessionCookie(FactorySettings())
+SIGNED = SessionCookie(FactorySettings(secret=('s' * 32, 't' * 32)))
+CIPHER = Cipher(KEYS)
+CODECS = (
+    ItemCodec(JSONSerializer()),
+    ItemCodec(JSONSerializer(), KEYS),
+)
+
+#: How the bytes after the first become ``SessionItems``.
+WAYS: tuple[Callable[[bytes], dict[str, Any]], ...] = (
+    lambda data: {'S': data.decode('utf-8', 'surrogateescape')},
+    lambda data: {'B': data},
+    lambda data: {'B': zlib.compress(data, 1)},
+    lambda data: {'B': CIPHER.encrypt(data, NAME)},
+    lambda data: {'B': CIPHER.encrypt(zlib.compress(data, 1), NAME)},
+)
+
+
+def cookie(data: bytes) -> None:
+    """Read a ``Cookie`` header: an id, or None, and no id that is forged."""
+    request = Request({'HTTP_COOKIE': data.decode('latin-1')})
+    for reader in (PLAIN, SIGNED):
+        found = reader.read(request)
+        assert found is None or SESSION_ID.fullmatch(found)
+        assert found is None or reader.is_sent(request)
+    assert SIGNED.read(request) in (None, ID)
+
+
+def item(data: bytes) -> None:
+    """Decode a stored item: a session, or CorruptItem."""
+    way, rest = data[:1], data[1:]
+    if way and way[0] < len(WAYS):
+        decode(
+            {
+                'Ver': {'N': '1'},
+                'CreateDate': {'N': '1'},
+                'Expires': {'N': '2'},
+                'SessionItems': WAYS[way[0]](rest),
+            }
+        )
+        return
+    # as a reply has it that nobody has looked into
+    try:
+        reply = _decode_binary(data.decode())
+    except (AttributeError, RecursionError, TypeError, ValueError):
+        return
+    if isinstance(reply, dict):
+        decode(reply)
+
+
+def decode(item: dict[str, Any]) -> None:
+    for codec in CODECS:
+        try:
+            record = codec.record(item, NAME)
+        except CorruptItem as error:
+            assert len(str(error)) < 100
+        else:
+            assert isinstance(record.items, dict)
+            assert len(record.payload) <= PAYLOAD_LIMIT
+            assert len(repr(record)) < 300
+    for look in (holder_of, is_living):
+        try:
+            look(item)
+        except CorruptItem:
+            pass
+    taken_over_at(item)
+    saved_by(item)

@@ -1,0 +1,153 @@
+"""An application made of a test's own views, served in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.interfaces import ISessionFactory
+from webtest import TestApp
+
+from pyramid_dynamodb_session import (
+    DynamoDBSessionFactory,
+    DynamoDBSessionStore,
+)
+from pyramid_dynamodb_session.item import hash_key
+
+PREFIX = 'dynamodb_session.'
+OF_THE_STORE = ('table', 'application')
+
+
+class CountingClient:
+    """A client that remembers the operations it was asked for."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        operation = getattr(self._client, name)
+
+        def call(*args: Any, **parameters: Any) -> Any:
+            self.calls.append(name)
+            return operation(*args, **parameters)
+
+        return call
+
+
+class SmallApp:
+    """Add views, then :meth:`open` it in as many browsers as you like.
+
+    Each view is at ``/its_name``, and what it returns is sent as JSON.
+    Settings of the session go without their prefix; others are ``more``.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        settings: dict[str, str],
+        more: dict[str, Any] | None = None,
+        include: bool = True,
+        **session_settings: Any,
+    ) -> None:
+        self.client = CountingClient(client)
+        of_the_store = {name: settings[PREFIX + name] for name in OF_THE_STORE}
+        given = {
+            **of_the_store,
+            **session_settings,
+            'client': self.client,
+        }
+        #: the provider as another web server has it
+        self.elsewhere = DynamoDBSessionStore(client, **of_the_store)
+        self.config = Configurator(settings=more or {})
+        if include:
+            self.config.add_settings(
+                {PREFIX + name: value for name, value in given.items()}
+            )
+            self.config.include('pyramid_dynamodb_session')
+        else:
+            self.config.set_session_factory(DynamoDBSessionFactory(**given))
+
+    def add(self, *views: Any, **options: Any) -> None:
+        options = {'renderer': 'json', **options}
+        for view in views:
+            name = view.__name__
+            self.config.add_route(name, f'/{name}')
+            self.config.add_view(view, route_name=name, **options)
+
+    def open(self) -> TestApp:
+        self.wsgi = self.config.make_wsgi_app()
+        # of the table's key, which is asked for once
+        self.factory.store.initialize()
+        self.client.calls.clear()
+        return self.browser()
+
+    @property
+    def factory(self) -> DynamoDBSessionFactory:
+        factory: DynamoDBSessionFactory = self.config.registry.getUtility(
+            ISessionFactory
+        )
+        return factory
+
+    def browser(self, session_id: str | None = None) -> TestApp:
+        """Another browser, with the cookie of `session_id` if given."""
+        browser = TestApp(self.wsgi, extra_environ={'REMOTE_ADDR': '::1'})
+        if session_id is not None:
+            browser.set_cookie('session', session_id)
+        return browser
+
+    def calls(self) -> list[str]:
+        """The calls since the application was opened, or last asked."""
+        calls, self.client.calls = self.client.calls, []
+        return calls
+
+    def take_over(self, session_id: str) -> None:
+        """Take the lock and save, as a server does for whom we are dead."""
+        store = DynamoDBSessionStore(
+            self.elsewhere.client,
+            table=self.elsewhere.settings.table,
+            application=self.elsewhere.settings.application,
+            lock_lease=0.02,
+        )
+        record = store.get_item_exclusive(session_id)
+        assert record and record.lock_id
+        store.set_and_release_item_exclusive(
+            session_id, {**record.items, 'other': True}, record.lock_id
+        )
+
+    def stored(self, browser: TestApp) -> Any:
+        """What is stored for a browser; None for nothing."""
+        record = self.elsewhere.get_item(session_id(browser))
+        return record and record.items
+
+    def is_locked(self, browser: TestApp) -> bool:
+        settings = self.elsewhere.settings
+        name = hash_key(session_id(browser), settings.application)
+        item = self.elsewhere.client.get_item(
+            TableName=settings.table,
+            Key={'SessionId': {'S': name}},
+            ConsistentRead=True,
+        )
+        return 'LockId' in item.get('Item', {})
+
+
+def session_id(browser: TestApp) -> str:
+    """The id in the cookie."""
+    return str(browser.cookies['session']).strip('"')
+
+
+# Views that many tests want.
+
+
+def read(request: Any) -> Any:
+    return dict(request.session)
+
+
+def count(request: Any) -> Any:
+    request.session['n'] = request.session.get('n', 0) + 1
+    return {'n': request.session['n']}
+
+
+def nothing(request: Any) -> Any:
+    return {}

@@ -1,0 +1,225 @@
+"""The cookie: what is read from it, and what is written into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pyramid.request import Request
+from pyramid.response import Response
+
+from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
+from pyramid_dynamodb_session.session import new_session_id
+from pyramid_dynamodb_session.settings import FactorySettings
+
+SECRET = 'a secret of 32 characters or more'.replace(' ', '-')
+OTHER = SECRET + '-another'
+
+
+def cookie(**options: Any) -> SessionCookie:
+    return SessionCookie(FactorySettings.parse(options))
+
+
+def request(value: str | None = None, url: str = 'http://a.example/') -> Any:
+    """A request whose cookie header says ``session=value``."""
+    blank = Request.blank(url)
+    if value is not None:
+        blank.environ['HTTP_COOKIE'] = f'session={value}'
+    return blank
+
+
+def written(
+    session_cookie: SessionCookie,
+    session_id: str = 'x' * 43,
+    timeout: int | None = None,
+    url: str = 'http://a.example/',
+) -> list[str]:
+    """The parts of the one ``Set-Cookie`` header."""
+    response = Response()
+    session_cookie.write(request(url=url), response, session_id, timeout)
+    (header,) = response.headers.getall('Set-Cookie')
+    return sorted(header.split('; '))
+
+
+def sent_back(session_cookie: SessionCookie, session_id: str) -> str:
+    """The value that a browser sends back."""
+    response = Response()
+    session_cookie.write(request(), response, session_id, None)
+    header = response.headers['Set-Cookie']
+    return str(header.partition('=')[2].partition(';')[0])
+
+
+# -- plain ----------------------------------------------------------------
+
+
+def test_id_comes_back_as_it_was_written() -> None:
+    session_id = new_session_id()
+    value = sent_back(cookie(), session_id)
+    assert value == session_id
+    assert cookie().read(request(value)) == session_id
+
+
+def test_no_cookie_is_no_id() -> None:
+    assert cookie().read(request()) is None
+    assert not cookie().is_sent(request())
+
+
+@pytest.mark.parametrize(
+    'value',
+    [
+        *('', 'x', 'x' * 42, 'x' * 44, 'x' * 4096, '"', '""', 'null'),
+        *('x' * 42 + '=', 'x' * 42 + '+', 'x' * 42 + '.', 'x' * 42 + '\xe9'),
+        *('x' * 42 + '\n', '\xff\xfe', '../../etc/passwd', 'x' * 42 + '٣'),
+    ],
+)
+def test_what_can_be_no_id_is_none(value: str) -> None:
+    value = value.encode().decode('latin-1')
+    assert cookie().read(request(value)) is None
+    assert cookie(secret=SECRET).read(request(value)) is None
+    assert cookie().is_sent(request(value))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(max_codepoint=255)))
+@example('session="\\377"')
+@example('session=;session')
+def test_no_cookie_header_is_an_error(header: str) -> None:
+    hostile = request()
+    hostile.environ['HTTP_COOKIE'] = header
+    for reader in (cookie(), cookie(secret=SECRET)):
+        session_id = reader.read(hostile)
+        assert session_id is None or SESSION_ID.fullmatch(session_id)
+
+
+def test_cookie_of_another_name_is_not_ours() -> None:
+    session_id = new_session_id()
+    ours = cookie(cookie_name='ours')
+    assert ours.read(request(session_id)) is None
+    assert not ours.is_sent(request(session_id))
+    named = Request.blank('/')
+    named.environ['HTTP_COOKIE'] = f'session=x; ours={session_id}'
+    assert ours.read(named) == session_id
+
+
+# -- signed ---------------------------------------------------------------
+
+
+def test_signed_id_comes_back_as_it_was_written() -> None:
+    session_id = new_session_id()
+    signed = cookie(secret=SECRET)
+    value = sent_back(signed, session_id)
+    assert session_id not in value
+    assert signed.read(request(value)) == session_id
+
+
+def test_id_that_is_not_signed_is_none() -> None:
+    assert cookie(secret=SECRET).read(request(new_session_id())) is None
+
+
+def test_signature_that_was_tampered_with_is_none() -> None:
+    signed = cookie(secret=SECRET)
+    value = sent_back(signed, new_session_id())
+    for index in range(0, len(value) - 1, 7):
+        other = 'A' if value[index] != 'A' else 'B'
+        forged = value[:index] + other + value[index + 1 :]
+        assert signed.read(request(forged)) is None
+        assert signed.read(request(value[:index])) is None
+
+
+def test_secrets_are_rotated_without_logging_anyone_out() -> None:
+    session_id = new_session_id()
+    old = sent_back(cookie(secret=OTHER), session_id)
+    rotated = cookie(secret=f'{SECRET} {OTHER}')
+    assert rotated.read(request(old)) == session_id
+    new = sent_back(rotated, session_id)
+    assert cookie(secret=SECRET).read(request(new)) == session_id
+    assert cookie(secret=OTHER).read(request(new)) is None
+
+
+def test_what_is_signed_is_still_only_an_id() -> None:
+    signed = cookie(secret=SECRET)
+    assert signed.read(request(sent_back(signed, 'x' * 44))) is None
+
+
+# -- attributes -----------------------------------------------------------
+
+
+def test_cookie_is_safe_by_default() -> None:
+    session_id = new_session_id()
+    assert written(cookie(), session_id) == sorted(
+        [f'session={session_id}', 'Path=/', 'HttpOnly', 'SameSite=Lax']
+    )
+
+
+def test_cookie_is_secure_where_the_request_is() -> None:
+    assert 'secure' in written(cookie(), url='https://a.example/')
+    assert 'secure' not in written(cookie())
+    assert 'secure' in written(cookie(cookie_secure=True))
+    assert 'secure' not in written(
+        cookie(cookie_secure=False), url='https://a.example/'
+    )
+
+
+def test_cookie_is_as_configured() -> None:
+    parts = written(
+        cookie(
+            cookie_name='__Secure-shop',
+            cookie_path='/shop',
+            cookie_domain='example.com',
+            cookie_httponly=False,
+            cookie_secure=True,
+            cookie_samesite='None',
+        )
+    )
+    assert parts == sorted(
+        [
+            f'__Secure-shop={"x" * 43}',
+            *('Path=/shop', 'Domain=example.com', 'SameSite=None', 'secure'),
+        ]
+    )
+
+
+def test_cookie_without_samesite() -> None:
+    assert not any(
+        part.startswith('SameSite')
+        for part in written(cookie(cookie_samesite=''))
+    )
+
+
+@pytest.mark.parametrize(
+    ('max_age', 'timeout', 'sent'),
+    [
+        (None, None, None),
+        (None, 60, None),
+        (3600, None, 'Max-Age=3600'),
+        (3600, 60, 'Max-Age=60'),
+    ],
+)
+def test_cookie_lives_as_long_as_its_session_where_it_has_an_age(
+    max_age: int | None, timeout: int | None, sent: str | None
+) -> None:
+    parts = written(cookie(cookie_max_age=max_age), timeout=timeout)
+    ages = [part for part in parts if part.startswith('Max-Age')]
+    assert ages == ([sent] if sent else [])
+
+
+def test_cookie_is_removed_where_it_was_set() -> None:
+    response = Response()
+    cookie(cookie_path='/shop', cookie_domain='example.com').remove(
+        request(), response
+    )
+    (header,) = response.headers.getall('Set-Cookie')
+    parts = header.split('; ')
+    assert parts[0] == 'session='
+    assert {'Max-Age=0', 'Path=/shop', 'Domain=example.com'} <= set(parts)
+
+
+def test_request_without_a_scheme_gets_a_plain_cookie() -> None:
+    class Bare:
+        cookies: dict[str, str]
+
+    response = Response()
+    cookie().write(Bare(), response, 'x' * 43, None)
+    assert 'secure' not in response.headers['Set-Cookie']

@@ -1,0 +1,658 @@
+"""What subscribers hear of sessions, what it costs, and what is logged."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import pkgutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from pyramid.events import NewRequest
+from webtest import TestApp
+
+import pyramid_dynamodb_session
+from pyramid_dynamodb_session.events import (
+    CookieRejected,
+    ItemCorrupt,
+    LockLost,
+    LockTaken,
+    LockTakenOver,
+    LockTimedOut,
+    LockWaited,
+    SaveConflicted,
+    SessionCreated,
+    SessionEvent,
+    SessionRemoved,
+    SessionSaved,
+    SessionUsed,
+    StoreFailed,
+)
+from tests import wsgi_app
+from tests.docs_pages import page, parse_ini
+from tests.interposed import Interposed
+from tests.proxy import FaultProxy
+from tests.small_app import SmallApp, count, nothing, read, session_id
+
+Make = Callable[..., 'Listened']
+
+SECRET = 'what nobody may hear of'
+
+
+class Listened(SmallApp):
+    """An application that remembers the events of its sessions."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.events: list[Any] = []
+        self.config.add_subscriber(self.events.append, SessionEvent)
+
+    def heard(self) -> list[type[SessionEvent]]:
+        """The kinds of the events since it was last asked."""
+        heard = [type(event) for event in self.events]
+        self.events.clear()
+        return heard
+
+    def one(self, kind: type[SessionEvent]) -> Any:
+        """The one event of its kind since :meth:`heard`."""
+        (event,) = (e for e in self.events if type(e) is kind)
+        return event
+
+    def add_conflict(self) -> None:
+        """A view ``/conflict`` that somebody else is faster than."""
+
+        def conflict(request: Any) -> Any:
+            request.session['n'] += 1
+            id = request.cookies['session']
+            record = self.elsewhere.get_item_exclusive(id)
+            assert record
+            self.elsewhere.set_and_release_item_exclusive(
+                id, {'n': 9}, record.lock_id
+            )
+
+        self.add(conflict, session_state='optimistic')
+
+    def known(self) -> TestApp:
+        """A browser that has a session, of which nothing was heard yet."""
+        browser = self.open()
+        browser.get('/count')
+        self.events.clear()
+        self.calls()
+        return browser
+
+
+@pytest.fixture
+def make(client: Any, settings: dict[str, str]) -> Make:
+    """A function that makes an application with views, listened to."""
+
+    def make(client: Any = client, **options: Any) -> Listened:
+        app = Listened(client, settings, **options)
+        app.add(count, nothing, read, remove, spoil, secret, too_much)
+        app.add(read_only, session_state='read_only')
+        app.add(optimistic, session_state='optimistic')
+        return app
+
+    return make
+
+
+@pytest.fixture
+def app(make: Make) -> Listened:
+    return make()
+
+
+def remove(request: Any) -> Any:
+    request.session.invalidate()
+
+
+def spoil(request: Any) -> Any:
+    request.session['unserializable'] = object()
+
+
+def secret(request: Any) -> Any:
+    request.session['secret'] = SECRET
+
+
+def too_much(request: Any) -> Any:
+    request.session['much'] = SECRET * 200_000
+
+
+def read_only(request: Any) -> Any:
+    return dict(request.session)
+
+
+def optimistic(request: Any) -> Any:
+    request.session['n'] += 1
+
+
+# -- what is heard -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('path', 'heard', 'calls'),
+    [
+        ('/nothing', [], []),
+        ('/count', [LockTaken, SessionSaved], ['update_item'] * 2),
+        ('/read', [LockTaken], ['update_item'] * 2),
+        (
+            '/remove',
+            [LockTaken, SessionRemoved],
+            ['update_item', 'delete_item'],
+        ),
+        ('/read_only', [], ['get_item']),
+        ('/optimistic', [SessionSaved], ['get_item', 'update_item']),
+    ],
+)
+def test_what_is_heard_of_a_request(
+    path: str, heard: list[Any], calls: list[str], app: Listened
+) -> None:
+    browser = app.known()
+    browser.get(path)
+    if calls:
+        end = app.one(SessionUsed)
+        assert [call.operation for call in end.calls] == calls
+        assert all(call.seconds > 0 for call in end.calls)
+        assert end.seconds > sum(call.seconds for call in end.calls)
+        assert all(call.units for call in end.calls)
+        assert end.units == sum(call.units for call in end.calls)
+        heard = [*heard, SessionUsed]
+    assert all(event.seconds > 0 for event in app.events)
+    assert app.calls() == calls
+    assert app.heard() == heard
+
+
+def test_new_session(app: Listened) -> None:
+    browser = app.open()
+    browser.get('/read')
+    assert app.heard() == [SessionUsed]
+    browser.get('/count')
+    created = app.one(SessionCreated)
+    (put,) = created.calls
+    assert put.operation == 'put_item'
+    assert 0 < put.seconds < created.seconds
+    assert created.units == put.units >= 1
+    assert created.request.path == '/count'
+
+
+def test_use_of_a_session_begins_before_its_view(app: Listened) -> None:
+    def use_early(event: Any) -> None:
+        event.request.session.get('n')
+        time.sleep(0.1)
+
+    app.config.add_subscriber(use_early, NewRequest)
+    app.known().get('/optimistic')
+    used = app.one(SessionUsed)
+    assert used.seconds > 0.1
+    assert [call.operation for call in used.calls] == [
+        'update_item',
+        'update_item',
+        'get_item',
+        'update_item',
+    ]
+
+
+def test_wait_for_the_lock(app: Listened) -> None:
+    browser = app.known()
+    id = session_id(browser)
+    record = app.elsewhere.get_item_exclusive(id)
+    assert record and record.lock_id
+    release = app.elsewhere.release_item_exclusive
+    timer = threading.Timer(0.1, release, [id, record.lock_id])
+    timer.start()
+    browser.get('/count')
+    waited = app.one(LockWaited)
+    assert waited.seconds > 0.05
+    assert {call.operation for call in waited.calls} == {
+        'update_item',
+        'get_item',
+    }
+    assert waited.calls[0].error == 'ConditionalCheckFailedException'
+    assert app.one(LockTaken).seconds == waited.seconds
+    assert app.heard()[-2:] == [SessionSaved, SessionUsed]
+
+
+def test_lock_is_taken_over(make: Make) -> None:
+    app = make(lock_lease=0.1)
+    browser = app.known()
+    app.elsewhere.get_item_exclusive(session_id(browser))
+    browser.get('/count')
+    assert app.one(LockTakenOver).seconds >= 0.1
+    assert app.heard() == [
+        LockTakenOver,
+        LockWaited,
+        LockTaken,
+        SessionSaved,
+        SessionUsed,
+    ]
+
+
+def test_lock_is_not_to_be_had(make: Make) -> None:
+    app = make(lock_wait=0.1)
+    browser = app.known()
+    app.elsewhere.get_item_exclusive(session_id(browser))
+    browser.get('/count', status=503)
+    timeout = app.one(LockTimedOut)
+    assert timeout.seconds >= 0.1
+    assert timeout.calls and timeout.units > 0
+    assert app.heard() == [LockTimedOut, SessionUsed]
+
+
+def test_lock_is_lost(app: Listened) -> None:
+    def lose(request: Any) -> Any:
+        request.session['n'] += 1
+        app.take_over(request.cookies['session'])
+
+    app.add(lose)
+    browser = app.known()
+    browser.get('/lose', status=409)
+    assert app.one(LockLost).seconds > 0
+    assert app.heard() == [LockTaken, LockLost, SessionUsed]
+
+
+def test_save_conflicts(app: Listened) -> None:
+    app.add_conflict()
+    app.known().get('/conflict', status=409)
+    assert app.one(SaveConflicted).seconds > 0
+    assert app.heard() == [SaveConflicted, SessionUsed]
+
+
+class Failing:
+    """An operation that DynamoDB refuses, from its `first` call on."""
+
+    def __init__(self, operation: Any, first: int) -> None:
+        self._operation = operation
+        self._left = first
+
+    def __call__(self, **parameters: Any) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            error = {'Code': 'ThrottlingException', 'Message': 'slow down'}
+            raise ClientError({'Error': error}, 'UpdateItem')
+        return self._operation(**parameters)
+
+
+@pytest.mark.parametrize(
+    ('well', 'heard'),
+    [(0, [StoreFailed]), (1, [LockTaken, StoreFailed])],
+    ids=['loading', 'saving'],
+)
+def test_dynamodb_fails(
+    well: int, heard: list[Any], make: Make, client: Any
+) -> None:
+    failing = Failing(client.update_item, first=well)
+    app = make(Interposed(client, update_item=failing))
+    app.known().get('/count', status=503)
+    failed = app.one(StoreFailed)
+    assert failed.seconds > 0
+    assert failed.calls[-1].error == 'ClientError'
+    assert app.heard() == [*heard, SessionUsed]
+
+
+def test_dynamodb_fails_when_the_expiry_slides(
+    make: Make, client: Any
+) -> None:
+    failing = Failing(client.update_item, first=0)
+    app = make(Interposed(client, update_item=failing), timeout=2400)
+    app.open()
+    id = 'A' * 43
+    app.elsewhere.set_and_release_item_exclusive(id, {'n': 1}, None, True)
+    assert app.browser(id).get('/read_only').json == {'n': 1}
+    assert app.heard() == [StoreFailed, SessionUsed]
+
+
+def test_dynamodb_fails_when_the_lock_is_given_back(
+    make: Make, client: Any
+) -> None:
+    def boom(request: Any) -> Any:
+        request.session['n'] += 1
+        raise RuntimeError('boom')
+
+    failing = Failing(client.update_item, first=1)
+    app = make(Interposed(client, update_item=failing))
+    app.add(boom)
+    browser = app.known()
+    with pytest.raises(RuntimeError, match='boom'):
+        browser.get('/boom')
+    assert app.heard() == [LockTaken, StoreFailed, SessionUsed]
+
+
+@pytest.mark.parametrize('cookie', ['', 'x', 'x' * 44])
+def test_cookie_is_rejected(cookie: str, app: Listened) -> None:
+    browser = app.open()
+    browser.set_cookie('session', cookie)
+    browser.get('/read')
+    assert app.heard() == [CookieRejected, SessionUsed]
+    assert app.calls() == []
+
+
+def test_item_is_corrupt(app: Listened, client: Any, table: str) -> None:
+    browser = app.known()
+    name = app.factory.store._name(session_id(browser))
+    client.update_item(
+        TableName=table,
+        Key={'SessionId': {'S': name}},
+        UpdateExpression='SET SessionItems = :junk',
+        ExpressionAttributeValues={':junk': {'S': '{'}},
+    )
+    assert browser.get('/read').json == {}
+    assert app.heard() == [ItemCorrupt, SessionUsed]
+
+
+def test_every_kind_of_event_is_heard_above() -> None:
+    for kind in SessionEvent.__subclasses__():
+        assert globals()[kind.__name__] is kind
+
+
+# -- who hears it --------------------------------------------------------
+
+
+def test_one_kind_can_be_subscribed_to(
+    client: Any, settings: dict[str, str]
+) -> None:
+    app = SmallApp(client, settings)
+    heard: list[Any] = []
+    app.config.add_subscriber(heard.append, SessionSaved)
+    app.add(count, read)
+    browser = app.open()
+    for path in ('/count', '/count', '/read'):
+        browser.get(path)
+    assert [type(event) for event in heard] == [SessionSaved]
+    assert [call.operation for call in heard[0].calls] == ['update_item'] * 2
+
+
+def test_nothing_is_heard_after_the_request(app: Listened) -> None:
+    sessions = []
+
+    def keep(request: Any) -> Any:
+        request.session['n'] = 1
+        sessions.append(request.session)
+
+    app.add(keep)
+    app.open().get('/keep')
+    app.events.clear()
+    (session,) = sessions
+    session.journal.happened(SessionSaved)
+    assert app.heard() == []
+
+
+def test_failing_subscriber_harms_no_request(
+    app: Listened, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(event: Any) -> None:
+        raise RuntimeError('no metrics today')
+
+    app.config.add_subscriber(fail, SessionEvent)
+    browser = app.open()
+    for n in (1, 2, 3):
+        assert browser.get('/count').json == {'n': n}
+    assert not app.is_locked(browser)
+    assert 'a subscriber to LockTaken has failed' in caplog.text
+    assert 'no metrics today' in caplog.text
+
+
+def hear(config: Any) -> None:
+    """For ``pyramid.includes``."""
+    config.add_subscriber('tests.test_events.ignore', SessionSaved)
+
+
+def hear_of_something_else(config: Any) -> None:
+    """For ``pyramid.includes``."""
+    config.add_subscriber('tests.test_events.ignore', NewRequest)
+
+
+def ignore(event: Any) -> None:
+    """A subscriber."""
+
+
+@pytest.mark.parametrize('transport', ['boto3', 'curl'])
+@pytest.mark.parametrize(
+    ('listener', 'asked'),
+    [('hear', True), ('hear_of_something_else', False), (None, False)],
+)
+def test_units_are_asked_for_only_if_somebody_listens(
+    listener: str | None,
+    asked: bool,
+    transport: str,
+    proxied: dict[str, str],
+    proxy: FaultProxy,
+) -> None:
+    included = f'tests.test_events.{listener}' if listener else ''
+    app = wsgi_app.main(
+        None,
+        **proxied,
+        **{
+            'pyramid.includes': included,
+            'dynamodb_session.transport': transport,
+        },
+    )
+    browser = TestApp(app)
+    proxy.clear()
+    for path in ('/increment', '/increment', '/read', '/invalidate'):
+        browser.get(path)
+    assert len(proxy.calls) == 7
+    assert {
+        'ReturnConsumedCapacity' in call.request for call in proxy.calls
+    } == {asked}
+
+
+def test_nothing_is_noted_if_nobody_listens(
+    client: Any, settings: dict[str, str]
+) -> None:
+    def journal(request: Any) -> Any:
+        request.session['n'] = 1
+        return {'journal': request.session.journal}
+
+    app = SmallApp(client, settings)
+    app.add(journal)
+    browser = app.open()
+    for _ in range(2):
+        assert browser.get('/journal').json == {'journal': None}
+
+
+# -- what is not told ----------------------------------------------------
+
+
+def test_neither_id_nor_data_is_told(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, 'pyramid_dynamodb_session')
+    app = make(lock_wait=0.1)
+    browser = app.known()
+    id = session_id(browser)
+    browser.get('/secret')
+    browser.get('/too_much', status=500)
+    app.elsewhere.get_item_exclusive(id)
+    browser.get('/secret', status=503)
+    told = ' '.join([*map(repr, app.events), *map(str, app.events)])
+    assert 'LockTimedOut' in told
+    assert '<Request' not in told
+    for hidden in (id, app.factory.store._name(id), SECRET):
+        assert hidden not in told
+        assert hidden not in caplog.text
+
+
+def test_notes_for_the_toolbar_show_no_data(app: Listened) -> None:
+    journals = []
+
+    def noted(request: Any) -> Any:
+        request.session['secret'] = SECRET
+        journals.append(request.session.journal)
+
+    app.add(noted)
+    app.open().get('/noted')
+    (snapshot,) = journals[0].snapshots
+    assert SECRET in snapshot.payload.decode()
+    assert SECRET not in repr(snapshot)
+
+
+# -- in the documentation ------------------------------------------------
+
+
+class Remembers:
+    """A metrics client, or any part of one, that remembers its calls."""
+
+    def __init__(self, name: str, calls: list[Any]) -> None:
+        self._name = name
+        self._calls = calls
+
+    def __call__(self, *args: Any, **options: Any) -> Remembers:
+        self._calls.append((self._name, *args))
+        return self
+
+    def __getattr__(self, name: str) -> Remembers:
+        if name.startswith('_'):
+            raise AttributeError(name)
+        return Remembers(name, self._calls)
+
+
+@pytest.mark.parametrize(
+    ('file', 'library'),
+    [
+        ('shop/statsd.py', 'statsd'),
+        ('shop/telemetry.py', 'opentelemetry'),
+    ],
+)
+def test_documented_subscriber(
+    file: str,
+    library: str,
+    app: Listened,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setitem(sys.modules, library, Remembers(library, calls))
+    module = ModuleType('metrics')
+    monkeypatch.setitem(sys.modules, 'metrics', module)
+    exec(page('monitoring').files[file], vars(module))
+    app.config.scan(module)
+    browser = app.known()
+    calls.clear()
+    browser.get('/count')
+    told = ' '.join(str(part) for call in calls for part in call)
+    for kind in (LockTaken, SessionSaved, SessionUsed):
+        assert told.count(kind.__name__) == 1
+    assert told.count('update_item') == 2
+    numbers = [part for call in calls for part in call]
+    assert app.one(SessionUsed).units in numbers
+
+
+def test_documented_logging_works() -> None:
+    (ini,) = (
+        text
+        for text in page('monitoring').blocks['ini']
+        if '[loggers]' in text
+    )
+    store = logging.getLogger('pyramid_dynamodb_session.store')
+    before = logging.root.handlers[:], logging.root.level
+    try:
+        logging.config.fileConfig(
+            parse_ini(ini), disable_existing_loggers=False
+        )
+        assert store.level == logging.ERROR
+        assert store.propagate
+    finally:
+        logging.root.handlers[:], logging.root.level = before
+        store.setLevel(logging.NOTSET)
+        logging.getLogger('pyramid_dynamodb_session').setLevel(logging.NOTSET)
+
+
+# -- the log -------------------------------------------------------------
+
+
+def test_each_module_has_its_own_logger() -> None:
+    prefix = f'{pyramid_dynamodb_session.__name__}.'
+    modules = {
+        module.name
+        for module in pkgutil.walk_packages(
+            pyramid_dynamodb_session.__path__, prefix
+        )
+    }
+    loggers = {
+        name
+        for name in logging.root.manager.loggerDict
+        if name.startswith(prefix)
+    }
+    assert {prefix + name for name in ('calls', 'lock', 'store')} <= loggers
+    assert loggers <= modules
+
+
+def test_log_is_quiet_in_normal_running(
+    app: Listened, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, 'pyramid_dynamodb_session')
+    app.add_conflict()
+    browser = app.known()
+    for path in ('/read', '/count', '/read_only', '/optimistic'):
+        browser.get(path)
+    browser.get('/conflict', status=409)
+    browser.get('/remove')
+    browser.get('/count')
+    browser.set_cookie('session', 'nonsense')
+    browser.get('/read')
+    assert caplog.messages == []
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """What an operator is told, and by which module."""
+    return [
+        (record.name.rpartition('.')[2], record.getMessage())
+        for record in caplog.records
+        if record.levelno >= logging.WARNING
+    ]
+
+
+def test_log_warns_of_a_lock_that_is_not_to_be_had(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make(lock_wait=0)
+    browser = app.known()
+    app.elsewhere.get_item_exclusive(session_id(browser))
+    browser.get('/count', status=503)
+    ((module, message),) = warnings(caplog)
+    assert module == 'session'
+    assert 'held the lock of the session for all of lock_wait' in message
+
+
+def test_log_warns_of_a_lost_lock(
+    app: Listened, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lose(request: Any) -> Any:
+        request.session['n'] += 1
+        app.take_over(request.cookies['session'])
+
+    app.add(lose)
+    app.known().get('/lose', status=409)
+    # the first is of the one who took the lock over
+    assert [module for module, _ in warnings(caplog)] == ['store', 'session']
+    assert 'nothing of it was saved' in caplog.messages[-1]
+
+
+@pytest.mark.parametrize(
+    ('path', 'told'),
+    [
+        ('/spoil', "session key 'unserializable' can not be serialized"),
+        ('/too_much', 'its largest keys: much (4600011 bytes)'),
+    ],
+)
+def test_log_warns_of_what_can_not_be_stored(
+    path: str, told: str, app: Listened, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.known().get(path, status=500)
+    ((module, message),) = warnings(caplog)
+    assert module == 'session'
+    assert told in message
+
+
+def test_log_tells_once_that_dynamodb_failed(
+    make: Make, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = Failing(client.update_item, first=0)
+    app = make(Interposed(client, update_item=failing))
+    app.known().get('/count', status=503)
+    ((module, message),) = warnings(caplog)
+    assert module == 'calls'
+    assert 'ThrottlingException' in message
