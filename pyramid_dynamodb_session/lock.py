@@ -255,7 +255,7 @@ class Held:
     """A lock that is renewed as long as its owner is alive."""
 
     owner: weakref.ref[Any]
-    session_id: str
+    name: str
     #: when it was taken or last renewed, on the monotonic clock
     since: float = dataclasses.field(default_factory=time.monotonic)
     renewals: int = 0
@@ -268,9 +268,9 @@ class Renewals:
     held weakly: a lock whose owner is gone is renewed no more.
 
     :param lease: seconds.
-    :param renew: a method that takes a session id and a lock id and returns
-        whether the lock is still held. What it raises is logged, and tried
-        again.
+    :param renew: a method that takes the name of an item and a lock id, and
+        returns whether the lock is still held. What it raises is logged, and
+        tried again.
     """
 
     def __init__(
@@ -287,10 +287,10 @@ class Renewals:
         self._idle = 0
         self._held: dict[str, Held] = {}
 
-    def add(self, owner: Any, session_id: str, lock_id: str) -> None:
+    def add(self, owner: Any, name: str, lock_id: str) -> None:
         """Renew `lock_id` from now on, for as long as `owner` is alive."""
         with self._mutex:
-            self._held[lock_id] = Held(weakref.ref(owner), session_id)
+            self._held[lock_id] = Held(weakref.ref(owner), name)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name='session-locks', daemon=True
@@ -332,7 +332,7 @@ class Renewals:
         held: Held,
     ) -> None:
         try:
-            is_ours = renew(held.session_id, lock_id)
+            is_ours = renew(held.name, lock_id)
         except Exception:
             log.warning('a lock could not be renewed', exc_info=True)
             return

@@ -1,35 +1,38 @@
-"""The provider's operations, as DynamoDB expressions.
-
-All that this package asks of DynamoDB's items is written here. Nothing here
-knows of a request.
-"""
+"""The provider's operations. Nothing here knows of a request."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import logging
-import math
 import secrets
 import time
 from typing import Any
 
-from .calls import Calls, ConditionFailed, part
+from .calls import Calls, ConditionFailed
 from .errors import (
     SessionConflict,
     SessionLockLost,
     SessionSerializationError,
-    SessionStoreUnavailable,
     SessionTooLarge,
 )
 from .events import (
     ItemCorrupt,
     Journal,
     LockTaken,
-    LockTakenOver,
     LockWaited,
     SessionEvent,
     Snapshot,
+)
+from .expressions import (
+    ABSENT,
+    ALIVE,
+    SAVE_OPTIMISTIC,
+    UNLOCK,
+    ours,
+    overhead,
+    unchanged,
+    update,
 )
 from .item import (
     VERSION,
@@ -40,23 +43,13 @@ from .item import (
     SessionRecord,
     attribute_size,
     hash_key,
-    item_size,
     number,
-    optional_number,
     saved_by,
-    whole_number,
 )
-from .lock import (
-    LockQueue,
-    Patience,
-    Renewals,
-    Sighting,
-    Turn,
-    give_way,
-)
+from .locking import Locks, was_given
 from .purge import Purge
 from .settings import StoreSettings
-from .table import Table, error_code
+from .table import Table
 
 log = logging.getLogger(__name__)
 
@@ -64,23 +57,6 @@ log = logging.getLogger(__name__)
 SAVERS = 8
 #: The end of a session that never expires: the last second of the year 9999.
 NEVER = 253402300799
-
-ALIVE = 'Expires > :now'
-FREE = f'{ALIVE} AND attribute_not_exists(LockId)'
-HELD_BY_THE_DEAD = f'{ALIVE} AND LockId = :dead AND LockDate = :since'
-OURS = 'LockId = :me'
-OUR_COUNT = 'LockCount = :count'
-LOCK = ' REMOVE Flags ADD LockCount :one'
-UNLOCK = ' REMOVE LockId, LockDate'
-#: What a locked item has besides its key and data, each at its longest: it
-#: must fit as well, or a session could be saved and never locked again.
-LOCKED: Item = {
-    'CreateDate': {'N': '1' * 10},
-    'LockId': {'S': 'x' * 22},
-    'LockDate': {'N': '1' * 10},
-    'LockCount': {'N': '1' * 8},
-    'Ver': VERSION,
-}
 
 
 class DynamoDBSessionStore:
@@ -104,10 +80,9 @@ class DynamoDBSessionStore:
         self._codec = ItemCodec(
             self.settings.serializer, self.settings.encryption_keys
         )
-        self._queue = LockQueue(
-            self.settings.lock_queue_limit, self.settings.lock_lease
+        self._locks = Locks(
+            self.table, self._calls, self._codec, self.settings
         )
-        self._renewals = Renewals(self.settings.lock_lease, self.renew_lock)
 
     @property
     def client(self) -> Any:
@@ -126,6 +101,7 @@ class DynamoDBSessionStore:
         """The same store, what it does being noted in a `journal`."""
         noted = copy.copy(self)
         noted._calls = self._calls.noted_in(journal)
+        noted._locks = self._locks.noted_in(journal, noted._calls)
         noted._journal = journal
         return noted
 
@@ -169,9 +145,9 @@ class DynamoDBSessionStore:
         name = self._name(session_id)
         start = time.monotonic()
         deadline = start + self.settings.lock_wait
-        with self._queue.turn(name, deadline) as turn:
+        with self._locks.turn(name, deadline) as turn:
             try:
-                item = self._lock(name, turn, deadline)
+                item = self._locks.take(name, turn, deadline)
                 record = self._living_record(name, item) if item else None
             except CorruptItem as error:
                 self._found_corrupt(error)
@@ -265,7 +241,7 @@ class DynamoDBSessionStore:
             if self._calls.standing(name, failed) is not None:
                 raise lock_lost() from None
         finally:
-            self._let_go(name, lock_id)
+            self._locks.let_go(name, lock_id)
 
     def reset_item_timeout(
         self, session_id: str, *, record: SessionRecord | None = None
@@ -321,7 +297,7 @@ class DynamoDBSessionStore:
                 data,
                 unchanged(record),
                 {':count': number(record.lock_count), ':one': {'N': '1'}},
-                more=' ADD LockCount :one',
+                more=SAVE_OPTIMISTIC,
             )
         except ConditionFailed as failed:
             item = self._calls.standing(name, failed)
@@ -343,7 +319,7 @@ class DynamoDBSessionStore:
         saved since; nothing was changed then.
         """
         key_absent = {
-            'ConditionExpression': 'attribute_not_exists(#key)',
+            'ConditionExpression': ABSENT,
             'ExpressionAttributeNames': {'#key': self.table.key_name},
         }
         try:
@@ -371,29 +347,11 @@ class DynamoDBSessionStore:
             raise (lock_lost() if record.lock_id else conflict()) from None
         finally:
             if record.lock_id is not None:
-                self._let_go(self._name(session_id), record.lock_id)
+                self._locks.let_go(self._name(session_id), record.lock_id)
 
     def renew_lock(self, session_id: str, lock_id: str) -> bool:
         """Give a lock another lease; False if it is held no more."""
-        name = self._name(session_id)
-        turn = self._queue.holder(name, lock_id)
-        condition, values = ours(lock_id)
-        date = int(time.time())
-        if turn is not None and turn.held is not None:
-            # it always moves, so that whoever waits sees every renewal
-            date = max(date, int(turn.held.date) + 1)
-        try:
-            self._update(
-                name,
-                {'LockDate': number(date)},
-                condition,
-                values,
-            )
-        except ConditionFailed:
-            return False
-        if turn is not None:
-            turn.hold(lock_id, values[':me']['S'], str(date))
-        return True
+        return self._locks.renew(self._name(session_id), lock_id)
 
     def renew_while_alive(
         self, owner: Any, session_id: str, lock_id: str
@@ -403,7 +361,8 @@ class DynamoDBSessionStore:
         The first time after a third of ``lock_lease``, and only as long as
         `owner` is referenced elsewhere.
         """
-        self._renewals.add(owner, session_id, lock_id)
+        name = self._name(session_id)
+        self._locks.renew_while_alive(owner, name, lock_id)
 
     def dumps(self, items: dict[str, Any]) -> bytes:
         """The bytes of `items` as they are stored, before compression.
@@ -415,46 +374,6 @@ class DynamoDBSessionStore:
     def differs(self, items: dict[str, Any], record: SessionRecord) -> bool:
         """Whether `items` are others than those that were read."""
         return self._codec.differs(items, record.payload)
-
-    # -- locking ---------------------------------------------------------
-
-    def _lock(self, name: str, turn: Turn, deadline: float) -> Item | None:
-        """The item, its lock taken; None if there is no living one."""
-        me = secrets.token_urlsafe(16)
-        patience = Patience(
-            self.settings.lock_lease, deadline, turn.left_behind
-        )
-        holder = self._holder_seen(name) if turn.contended else None
-        while True:
-            if holder and holder.token == me:
-                # a first try of ours has come through late
-                holder = None
-            if holder and not patience.is_over(holder, time.time()):
-                turn.contended = turn.waited = True
-                patience.pause()
-                holder = self._holder_seen(name)
-                continue
-            item = self._try_lock(name, me, holder)
-            if item is None:
-                return None
-            taken_from, holder = holder, holder_of(item)
-            if holder is not None and holder.token == me:
-                if taken_from is not None:
-                    self._took_over(taken_from, patience)
-                lock = Lock(me, lock_count(item))
-                turn.hold(str(lock), me, holder.date)
-                return item
-            if taken_from is not None or holder is None:
-                # refused though nothing stands in the way, for ever maybe
-                patience.pause()
-
-    def _took_over(self, dead: Sighting, patience: Patience) -> None:
-        log.warning(
-            'the lock of a session was taken over from a request that had '
-            'not renewed it since %s',
-            dead.date,
-        )
-        self._happened(LockTakenOver, patience.watched)
 
     def _found_corrupt(self, error: CorruptItem) -> None:
         log.warning(
@@ -488,78 +407,6 @@ class DynamoDBSessionStore:
             )
         )
 
-    def _try_lock(
-        self, name: str, me: str, dead: Sighting | None
-    ) -> Item | None:
-        """Take a free lock, or that of a `dead` holder.
-
-        Returns the item as it then stands, in whoever's hands; None if there
-        is no living one. Our own token in it means that it is ours, even
-        when the condition failed: a first reply was lost.
-        """
-        date = number(time.time())
-        values = {':now': date, ':one': {'N': '1'}}
-        more = LOCK
-        condition = FREE
-        if dead is not None:
-            condition = HELD_BY_THE_DEAD
-            values[':dead'] = {'S': dead.token}
-            values[':since'] = {'N': dead.date}
-            values[':zero'] = {'N': '0'}
-            more = f', TakenOver = if_not_exists(LockCount, :zero){LOCK}'
-        try:
-            reply = self._update(
-                name,
-                {'LockId': {'S': me}, 'LockDate': date},
-                condition,
-                values,
-                more=more,
-                ReturnValues='ALL_NEW',
-            )
-        except ConditionFailed as failed:
-            item = self._calls.standing(name, failed)
-            return item if item and is_living(item) else None
-        except SessionStoreUnavailable as error:
-            if error_code(error.__cause__) != 'ValidationException':
-                raise
-            # an attribute of the wrong type: the item says which
-            item = self._calls.read(name, ConsistentRead=True)
-            self._living_record(name, item or {})
-            raise
-        attributes: Item = part(reply, 'Attributes')
-        return attributes
-
-    def _holder_seen(self, name: str) -> Sighting | None:
-        """Who holds the lock; sometimes a free one is looked at twice."""
-        started = time.monotonic()
-        holder = self._look(name)
-        if holder is None and give_way(time.monotonic() - started):
-            holder = self._look(name)
-        return holder
-
-    def _look(self, name: str) -> Sighting | None:
-        """Who holds the lock, by half a read unit per 4 KB.
-
-        The read may be late, so None is no more than a reason to try.
-        """
-        item = self._calls.read(
-            name,
-            ConsistentRead=False,
-            # with the key, so that a free lock is no empty reply
-            ProjectionExpression='#key, LockId, LockDate',
-            ExpressionAttributeNames={'#key': self.table.key_name},
-        )
-        return holder_of(item or {})
-
-    def _let_go(self, name: str, lock_id: str) -> None:
-        """This process holds the lock no more."""
-        renewals = self._renewals.discard(lock_id)
-        if self._journal is not None:
-            self._journal.renewals += renewals
-        turn = self._queue.holder(name, lock_id)
-        if turn is not None:
-            self._queue.leave(name, turn)
-
     # -- saving ----------------------------------------------------------
 
     def _save(self, session_id: str, lock_id: str, data: Item) -> None:
@@ -583,7 +430,7 @@ class DynamoDBSessionStore:
                 more=UNLOCK,
             )
         finally:
-            self._let_go(name, lock_id)
+            self._locks.let_go(name, lock_id)
 
     def _still_ours(self, record: SessionRecord) -> dict[str, Any]:
         """The condition that nobody has got hold of what was read."""
@@ -614,7 +461,7 @@ class DynamoDBSessionStore:
             self._calls.on_table(
                 'put_item',
                 Item=item,
-                ConditionExpression='attribute_not_exists(#key)',
+                ConditionExpression=ABSENT,
                 ExpressionAttributeNames={'#key': self.table.key_name},
             )
         except ConditionFailed:
@@ -695,111 +542,11 @@ class DynamoDBSessionStore:
         condition: str,
         values: Item,
         more: str = '',
-        **options: Any,
-    ) -> dict[str, Any]:
+    ) -> None:
         """Set `attributes`, and do `more`, under a `condition`."""
         ttl = self.settings.ttl_attribute
-        assignments, names = assigned(tuple(attributes), ttl)
-        values.update(zip(names, attributes.values(), strict=True))
-        if ':ttl' in names:
-            options['ExpressionAttributeNames'] = {'#ttl': ttl}
-        return self._calls.on_item(
-            'update_item',
-            name,
-            UpdateExpression=f'SET {assignments}{more}',
-            ConditionExpression=condition,
-            ExpressionAttributeValues=values,
-            ReturnValuesOnConditionCheckFailure='ALL_OLD',
-            **options,
-        )
-
-
-@functools.lru_cache
-def assigned(
-    attributes: tuple[str, ...], ttl_attribute: str
-) -> tuple[str, tuple[str, ...]]:
-    """The assignments of `attributes`, and what their values are called."""
-    pairs = [
-        ('#ttl', ':ttl')
-        if attribute == ttl_attribute != 'Expires'
-        else (attribute, f':{attribute}')
-        for attribute in attributes
-    ]
-    return ', '.join(map(' = '.join, pairs)), tuple(pair[1] for pair in pairs)
-
-
-@functools.lru_cache
-def overhead(key_name: str, key_bytes: int, written: tuple[str, ...]) -> int:
-    """Bytes of a locked item besides the value of ``SessionItems``.
-
-    `written` are the names of the numbers that are saved along with it.
-    """
-    numbers: Item = {name: {'N': '1' * 12} for name in written}
-    key: Item = {key_name: {'S': 'x' * key_bytes}}
-    return item_size({**LOCKED, **key, **numbers}) + len('SessionItems')
-
-
-def is_living(item: Item) -> bool:
-    return whole_number(item, 'Expires') > int(time.time())
-
-
-def holder_of(item: Item) -> Sighting | None:
-    """Who holds the lock of an item; CorruptItem when that makes no sense."""
-    if 'LockId' not in item:
-        return None
-    try:
-        token, date = item['LockId']['S'], item['LockDate']['N']
-        float(date)
-    except (KeyError, OverflowError, TypeError, ValueError):
-        raise CorruptItem('LockId, LockDate') from None
-    return Sighting(token, date)
-
-
-def lock_count(item: Item) -> int:
-    """How often the lock was taken; 0 when that makes no sense."""
-    try:
-        return optional_number(item, 'LockCount') or 0
-    except CorruptItem:
-        return 0
-
-
-def was_given(lock: Lock, item: Item) -> bool:
-    """Whether the lock was once taken, and never taken over."""
-    return taken_over_at(item) < lock.count <= lock_count(item)
-
-
-def taken_over_at(item: Item) -> float:
-    """The count of the last holder who lost the lock to another."""
-    try:
-        taken_over = optional_number(item, 'TakenOver')
-    except CorruptItem:
-        return math.inf
-    return -1 if taken_over is None else taken_over
-
-
-def ours(lock_id: str) -> tuple[str, Item]:
-    """The condition that we hold a lock, and its values.
-
-    Of text that is no ``lock_id``, a lock that nobody holds. The count counts
-    as well: a lock call that comes through late, when its retry has long
-    been answered, brings back our token but never our count.
-    """
-    lock = Lock.parse(lock_id) or Lock('nobody', 0)
-    values: Item = {':me': {'S': lock.token}}
-    if not lock.count:
-        # none that makes sense was stored
-        return OURS, values
-    return f'{OURS} AND {OUR_COUNT}', {**values, ':count': number(lock.count)}
-
-
-def unchanged(record: SessionRecord) -> str:
-    """The condition that nobody locked or saved since `record` was read."""
-    same = 'LockCount = :count'
-    if record.lock_count == 0:
-        # a removed one is not unchanged
-        never = 'attribute_exists(Ver) AND attribute_not_exists(LockCount)'
-        same = f'({never} OR {same})'
-    return f'attribute_not_exists(LockId) AND {same}'
+        parameters = update(attributes, condition, values, more, ttl)
+        self._calls.on_item('update_item', name, **parameters)
 
 
 def lock_lost() -> SessionLockLost:

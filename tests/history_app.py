@@ -11,7 +11,8 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 
 from pyramid_dynamodb_session import store
-from pyramid_dynamodb_session.store import UNLOCK, DynamoDBSessionStore
+from pyramid_dynamodb_session.expressions import UNLOCK
+from pyramid_dynamodb_session.store import DynamoDBSessionStore
 from tests.wsgi_app import hold
 
 ANY = 'attribute_exists(Ver)'
@@ -23,7 +24,7 @@ def unlock_any(
     """Release whatever lock there is, whoever holds it."""
     name = self._name(session_id)
     self._update(name, self._expiry(record), ANY, {}, more=UNLOCK)
-    self._let_go(name, lock_id)
+    self._locks.let_go(name, lock_id)
 
 
 #: What each breakage puts in the place of what.

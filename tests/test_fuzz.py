@@ -409,7 +409,7 @@ def test_any_reply_is_a_typed_error_or_an_answer(
     else:
         assert found in (None, True, False) or found.items in ({}, {'n': 1})
     assert len(server.requests) < 50
-    assert store._queue._queues == {}
+    assert store._locks._queue._queues == {}
 
 
 @quickly(80)

@@ -621,7 +621,7 @@ def looks(request: Any) -> Any:
     record = store.get_item(session._id) if session._id else None
     seen: list[Any] = request.registry['seen']
     seen += [session, store, record, store._codec, store._codec._cipher]
-    seen += [store.settings, store._queue, store._renewals, store._calls]
+    seen += [store.settings, store._locks, store._locks._queue, store._calls]
     seen += [store.client, store.table]
     return {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,16 @@ from pyramid.session import SignedCookieSessionFactory
 from webtest import TestApp
 
 from tests.chromium import Page
+from tests.interposed import Interposed
 from tests.servers import Server
-from tests.small_app import SmallApp, count, nothing, read, session_id
+from tests.small_app import (
+    ReleasedAtFirstSight,
+    SmallApp,
+    count,
+    nothing,
+    read,
+    session_id,
+)
 
 Make = Callable[..., SmallApp]
 PANEL = 'pyramid_dynamodb_session.toolbar'
@@ -28,7 +35,10 @@ def make(client: Any, settings: dict[str, str]) -> Make:
     """A function that makes an application with views and the toolbar."""
 
     def make(
-        panel: str = PANEL, more: dict[str, Any] | None = None, **options: Any
+        panel: str = PANEL,
+        more: dict[str, Any] | None = None,
+        client: Any = client,
+        **options: Any,
     ) -> SmallApp:
         toolbar = {
             'debugtoolbar.hosts': '::1',
@@ -229,14 +239,12 @@ def test_panel_shows_the_id_only_hashed_and_shortened(app: SmallApp) -> None:
     assert session_id(browser) not in panel.text
 
 
-def test_panel_of_a_request_that_waited(app: SmallApp) -> None:
+def test_panel_of_a_request_that_waited(make: Make, client: Any) -> None:
+    look = ReleasedAtFirstSight(client)
+    app = make(client=Interposed(client, get_item=look))
     browser = app.open()
     browser.get('/count')
-    id = session_id(browser)
-    record = app.elsewhere.get_item_exclusive(id)
-    assert record and record.lock_id
-    release = app.elsewhere.release_item_exclusive
-    threading.Timer(0.1, release, [id, record.lock_id]).start()
+    look.lock(app, session_id(browser))
     browser.get('/count')
     panel = Panel(browser)
     assert panel['Lock'].startswith('taken after waiting ')

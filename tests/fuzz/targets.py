@@ -17,13 +17,13 @@ from pyramid_dynamodb_session.item import (
     ItemCodec,
     saved_by,
 )
-from pyramid_dynamodb_session.serializer import JSONSerializer
-from pyramid_dynamodb_session.settings import FactorySettings
-from pyramid_dynamodb_session.store import (
+from pyramid_dynamodb_session.locking import (
     holder_of,
     is_living,
     taken_over_at,
 )
+from pyramid_dynamodb_session.serializer import JSONSerializer
+from pyramid_dynamodb_session.settings import FactorySettings
 
 ID = 'i' * 43
 NAME = 'fuzz-' + 'n' * 43

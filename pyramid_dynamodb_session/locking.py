@@ -1,0 +1,244 @@
+"""The locks of sessions in DynamoDB: taken, taken over, renewed, let go.
+
+Waiting is decided upon in the room below; here it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+import secrets
+import time
+from typing import Any
+
+from .calls import Calls, ConditionFailed, part
+from .errors import SessionStoreUnavailable
+from .events import Journal, LockTakenOver
+from .expressions import (
+    FREE,
+    HELD_BY_THE_DEAD,
+    LOCK,
+    TAKE_OVER,
+    ours,
+    update,
+)
+from .item import (
+    CorruptItem,
+    Item,
+    ItemCodec,
+    Lock,
+    number,
+    optional_number,
+    whole_number,
+)
+from .lock import LockQueue, Patience, Renewals, Sighting, Turn, give_way
+from .settings import StoreSettings
+from .table import Table, error_code
+
+log = logging.getLogger(__name__)
+
+
+class Locks:
+    """The locks of the sessions of one store, by the names of their items."""
+
+    def __init__(
+        self,
+        table: Table,
+        calls: Calls,
+        codec: ItemCodec,
+        settings: StoreSettings,
+    ) -> None:
+        self._table = table
+        self._calls = calls
+        self._codec = codec
+        self._lease = settings.lock_lease
+        self._queue = LockQueue(settings.lock_queue_limit, self._lease)
+        self._renewals = Renewals(self._lease, self.renew)
+        self._journal: Journal | None = None
+
+    def noted_in(self, journal: Journal, calls: Calls) -> Locks:
+        """The same locks, what is done with them noted in a `journal`."""
+        noted = copy.copy(self)
+        noted._calls = calls
+        noted._journal = journal
+        return noted
+
+    def turn(
+        self, name: str, deadline: float
+    ) -> contextlib.AbstractContextManager[Turn]:
+        """As :meth:`.lock.LockQueue.turn`."""
+        return self._queue.turn(name, deadline)
+
+    def renew(self, name: str, lock_id: str) -> bool:
+        """Give a lock another lease; False if it is held no more."""
+        turn = self._queue.holder(name, lock_id)
+        condition, values = ours(lock_id)
+        date = int(time.time())
+        if turn is not None and turn.held is not None:
+            # it always moves, so that whoever waits sees every renewal
+            date = max(date, int(turn.held.date) + 1)
+        try:
+            self._calls.on_item(
+                'update_item',
+                name,
+                **update({'LockDate': number(date)}, condition, values),
+            )
+        except ConditionFailed:
+            return False
+        if turn is not None:
+            turn.hold(lock_id, values[':me']['S'], str(date))
+        return True
+
+    def renew_while_alive(self, owner: Any, name: str, lock_id: str) -> None:
+        """Renew a lock until it is let go, or its `owner` is no more."""
+        self._renewals.add(owner, name, lock_id)
+
+    def take(self, name: str, turn: Turn, deadline: float) -> Item | None:
+        """The item, its lock taken; None if there is no living one."""
+        me = secrets.token_urlsafe(16)
+        patience = Patience(self._lease, deadline, turn.left_behind)
+        holder = self._holder_seen(name) if turn.contended else None
+        while True:
+            if holder and holder.token == me:
+                # a first try of ours has come through late
+                holder = None
+            if holder and not patience.is_over(holder, time.time()):
+                turn.contended = turn.waited = True
+                patience.pause()
+                holder = self._holder_seen(name)
+                continue
+            item = self._try(name, me, holder)
+            if item is None:
+                return None
+            taken_from, holder = holder, holder_of(item)
+            if holder is not None and holder.token == me:
+                if taken_from is not None:
+                    self._took_over(taken_from, patience)
+                lock = Lock(me, lock_count(item))
+                turn.hold(str(lock), me, holder.date)
+                return item
+            if taken_from is not None or holder is None:
+                # refused though nothing stands in the way, for ever maybe
+                patience.pause()
+
+    def _took_over(self, dead: Sighting, patience: Patience) -> None:
+        log.warning(
+            'the lock of a session was taken over from a request that had '
+            'not renewed it since %s',
+            dead.date,
+        )
+        if self._journal is not None:
+            self._journal.happened(LockTakenOver, patience.watched)
+
+    def _try(self, name: str, me: str, dead: Sighting | None) -> Item | None:
+        """Take a free lock, or that of a `dead` holder.
+
+        Returns the item as it then stands, in whoever's hands; None if there
+        is no living one. Our own token in it means that it is ours, even
+        when the condition failed: a first reply was lost.
+        """
+        date = number(time.time())
+        values = {':now': date, ':one': {'N': '1'}}
+        more = LOCK
+        condition = FREE
+        if dead is not None:
+            condition = HELD_BY_THE_DEAD
+            values[':dead'] = {'S': dead.token}
+            values[':since'] = {'N': dead.date}
+            values[':zero'] = {'N': '0'}
+            more = TAKE_OVER
+        try:
+            reply = self._calls.on_item(
+                'update_item',
+                name,
+                ReturnValues='ALL_NEW',
+                **update(
+                    {'LockId': {'S': me}, 'LockDate': date},
+                    condition,
+                    values,
+                    more,
+                ),
+            )
+        except ConditionFailed as failed:
+            item = self._calls.standing(name, failed)
+            return item if item and is_living(item) else None
+        except SessionStoreUnavailable as error:
+            if error_code(error.__cause__) != 'ValidationException':
+                raise
+            # an attribute of the wrong type: the item says which
+            item = self._calls.read(name, ConsistentRead=True)
+            self._codec.record(item or {}, name)
+            raise
+        attributes: Item = part(reply, 'Attributes')
+        return attributes
+
+    def _holder_seen(self, name: str) -> Sighting | None:
+        """Who holds the lock; sometimes a free one is looked at twice."""
+        started = time.monotonic()
+        holder = self._look(name)
+        if holder is None and give_way(time.monotonic() - started):
+            holder = self._look(name)
+        return holder
+
+    def _look(self, name: str) -> Sighting | None:
+        """Who holds the lock, by half a read unit per 4 KB.
+
+        The read may be late, so None is no more than a reason to try.
+        """
+        item = self._calls.read(
+            name,
+            ConsistentRead=False,
+            # with the key, so that a free lock is no empty reply
+            ProjectionExpression='#key, LockId, LockDate',
+            ExpressionAttributeNames={'#key': self._table.key_name},
+        )
+        return holder_of(item or {})
+
+    def let_go(self, name: str, lock_id: str) -> None:
+        """This process holds the lock no more."""
+        renewals = self._renewals.discard(lock_id)
+        if self._journal is not None:
+            self._journal.renewals += renewals
+        turn = self._queue.holder(name, lock_id)
+        if turn is not None:
+            self._queue.leave(name, turn)
+
+
+def is_living(item: Item) -> bool:
+    return whole_number(item, 'Expires') > int(time.time())
+
+
+def holder_of(item: Item) -> Sighting | None:
+    """Who holds the lock of an item; CorruptItem when that makes no sense."""
+    if 'LockId' not in item:
+        return None
+    try:
+        token, date = item['LockId']['S'], item['LockDate']['N']
+        float(date)
+    except (KeyError, OverflowError, TypeError, ValueError):
+        raise CorruptItem('LockId, LockDate') from None
+    return Sighting(token, date)
+
+
+def lock_count(item: Item) -> int:
+    """How often the lock was taken; 0 when that makes no sense."""
+    try:
+        return optional_number(item, 'LockCount') or 0
+    except CorruptItem:
+        return 0
+
+
+def was_given(lock: Lock, item: Item) -> bool:
+    """Whether the lock was once taken, and never taken over."""
+    return taken_over_at(item) < lock.count <= lock_count(item)
+
+
+def taken_over_at(item: Item) -> float:
+    """The count of the last holder who lost the lock to another."""
+    try:
+        taken_over = optional_number(item, 'TakenOver')
+    except CorruptItem:
+        return math.inf
+    return -1 if taken_over is None else taken_over
