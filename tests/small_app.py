@@ -122,12 +122,15 @@ class SmallApp:
         record = self.elsewhere.get_item(session_id(browser))
         return record and record.items
 
+    def name(self, browser: TestApp) -> str:
+        """What the item of a browser's session is called."""
+        application = self.elsewhere.settings.application
+        return hash_key(session_id(browser), application)
+
     def is_locked(self, browser: TestApp) -> bool:
-        settings = self.elsewhere.settings
-        name = hash_key(session_id(browser), settings.application)
         item = self.elsewhere.client.get_item(
-            TableName=settings.table,
-            Key={'SessionId': {'S': name}},
+            TableName=self.elsewhere.settings.table,
+            Key={'SessionId': {'S': self.name(browser)}},
             ConsistentRead=True,
         )
         return 'LockId' in item.get('Item', {})

@@ -334,7 +334,7 @@ def test_cookie_is_rejected(cookie: str, app: Listened) -> None:
 
 def test_item_is_corrupt(app: Listened, client: Any, table: str) -> None:
     browser = app.known()
-    name = app.factory.store._name(session_id(browser))
+    name = app.name(browser)
     client.update_item(
         TableName=table,
         Key={'SessionId': {'S': name}},
@@ -473,7 +473,7 @@ def test_neither_id_nor_data_is_told(
     told = ' '.join([*map(repr, app.events), *map(str, app.events)])
     assert 'LockTimedOut' in told
     assert '<Request' not in told
-    for hidden in (id, app.factory.store._name(id), SECRET):
+    for hidden in (id, app.name(browser), SECRET):
         assert hidden not in told
         assert hidden not in caplog.text
 

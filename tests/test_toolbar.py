@@ -221,7 +221,7 @@ def test_panel_shows_the_size_before_and_after_compression(
     size = packed.split()[0].replace(',', '')
     item = app.elsewhere.client.get_item(
         TableName=app.elsewhere.settings.table,
-        Key={'SessionId': {'S': app.factory.store._name(session_id(browser))}},
+        Key={'SessionId': {'S': app.name(browser)}},
     )['Item']
     stored = len(item['SessionItems']['B'])
     # the rest of the item
@@ -232,7 +232,7 @@ def test_panel_shows_the_id_only_hashed_and_shortened(app: SmallApp) -> None:
     browser = app.open()
     browser.get('/count')
     panel = Panel(browser)
-    hashed = app.factory.store._name(session_id(browser))
+    hashed = app.name(browser)
     assert f'Session {hashed[:-35]}…' in panel.text
     assert len(hashed[:-35].rpartition('-')[2]) <= 8
     assert hashed[:-34] not in panel.text
