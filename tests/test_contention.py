@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from statistics import median
 from typing import Any
 
 import pytest
@@ -94,17 +95,26 @@ def test_eight_requests_at_once_make_few_calls(
 ) -> None:
     eight_at_once(browser, servers[:processes])
     store.delay = 0.002
-    store.clear()
-    eight_at_once(browser, servers[:processes])
+    rounds = [calls_of(store, browser, servers[:processes]) for _ in range(3)]
     store.delay = 0
+    assert median(calls.total() for calls, _ in rounds) <= most_calls
+    assert median(failed for _, failed in rounds) <= most_failed
+    if processes == 1:
+        assert rounds == [({'UpdateItem': 16}, 0)] * 3
+
+
+def calls_of(
+    store: FaultProxy, browser: Browser, servers: list[Server]
+) -> tuple[Counter[str], int]:
+    """What eight requests at once ask of the store; what it refuses."""
+    store.clear()
+    eight_at_once(browser, servers)
     calls = Counter(store.operations)
     calls['UpdateItem'] -= 2  # of the read before
-    assert calls.total() <= most_calls
-    assert store.failed_conditions <= most_failed
-    if processes == 1:
-        assert calls == {'UpdateItem': 16}
+    return calls, store.failed_conditions
 
 
+@pytest.mark.soak
 @pytest.mark.engines(
     'dynamodb-local',
     'dynoxide',

@@ -7,6 +7,7 @@ import base64
 import http.client
 import json
 import logging.config
+import os
 import re
 import secrets
 import socket
@@ -351,6 +352,7 @@ def test_the_tests_of_the_testing_page_pass(tmp_path: Path) -> None:
     tests = subprocess.run(
         [sys.executable, '-W', 'ignore', '-m', 'pytest', tmp_path],
         cwd=tmp_path,
+        env={**os.environ, 'PYTEST_ADDOPTS': ''},
         capture_output=True,
         text=True,
         timeout=120,

@@ -199,11 +199,11 @@ def every_seventh(
 
 # -- a store that fails ---------------------------------------------------
 
-QUICK = {'max_attempts': 2, 'connect_timeout': 0.3, 'read_timeout': 0.3}
+QUICK = {'max_attempts': 2, 'connect_timeout': 1, 'read_timeout': 1}
 #: Seconds that botocore may pause before the second attempt.
 BACKOFF = 1
 #: Each attempt connects and waits for an answer; what Python needs besides.
-BOUND = 2 * (0.3 + 0.3) + BACKOFF + 1
+BOUND = 2 * (1 + 1) + BACKOFF + 1
 
 FAULTS = {
     'hangs': hang(20),
