@@ -15,6 +15,7 @@ import pytest
 from botocore.config import Config
 
 from pyramid_dynamodb_session import local
+from pyramid_dynamodb_session.curl import CurlClient
 from tests.chromium import chromium
 from tests.engines import engine_of
 from tests.proxy import FaultProxy
@@ -28,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         '--dynamodb-endpoint',
         metavar='URL',
         help='test on this DynamoDB server instead of moto',
+    )
+    parser.addoption(
+        '--transport',
+        choices=('boto3', 'curl'),
+        default='boto3',
+        help='how the sessions under test reach DynamoDB',
     )
     parser.addoption(
         '--no-skips',
@@ -139,14 +146,16 @@ def engine(endpoint: str) -> str:
 
 
 @pytest.fixture(scope='session')
-def client(endpoint: str) -> Any:
-    """A boto3 client that goes straight to the engine."""
-    return boto3.client(
-        'dynamodb',
-        endpoint_url=endpoint,
+def client(endpoint: str, pytestconfig: pytest.Config) -> Any:
+    """A client that goes straight to the engine."""
+    session = boto3.Session(
         region_name=REGION,
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
+    )
+    client = session.client(
+        'dynamodb',
+        endpoint_url=endpoint,
         config=Config(
             connect_timeout=1,
             read_timeout=5,
@@ -154,6 +163,9 @@ def client(endpoint: str) -> Any:
             retries={'mode': 'standard', 'total_max_attempts': 3},
         ),
     )
+    if pytestconfig.getoption('transport') == 'curl':
+        return CurlClient(client, session.get_credentials())
+    return client
 
 
 @pytest.fixture(scope='session')
@@ -178,20 +190,39 @@ def table(client: Any) -> Iterator[str]:
 @pytest.fixture
 def application() -> str:
     """A name of its own for each test: none sees another's sessions."""
+    return fresh_name()
+
+
+def fresh_name() -> str:
     return f'test-{uuid.uuid4().hex[:8]}'
 
 
+@pytest.fixture(scope='session')
+def settings_at(
+    table: str, pytestconfig: pytest.Config
+) -> Callable[..., dict[str, str]]:
+    """A function from a DynamoDB's URL to an application's settings."""
+
+    def settings_at(url: str, application: str = '') -> dict[str, str]:
+        return {
+            'dynamodb_session.endpoint_url': url,
+            'dynamodb_session.region': REGION,
+            'dynamodb_session.aws_access_key_id': ACCESS_KEY,
+            'dynamodb_session.aws_secret_access_key': SECRET_KEY,
+            'dynamodb_session.table': table,
+            'dynamodb_session.application': application or fresh_name(),
+            'dynamodb_session.transport': pytestconfig.getoption('transport'),
+        }
+
+    return settings_at
+
+
 @pytest.fixture
-def settings(endpoint: str, table: str, application: str) -> dict[str, str]:
+def settings(
+    endpoint: str, settings_at: Callable[..., dict[str, str]], application: str
+) -> dict[str, str]:
     """The ``.ini`` settings of an application on the engine under test."""
-    return {
-        'dynamodb_session.endpoint_url': endpoint,
-        'dynamodb_session.region': REGION,
-        'dynamodb_session.aws_access_key_id': ACCESS_KEY,
-        'dynamodb_session.aws_secret_access_key': SECRET_KEY,
-        'dynamodb_session.table': table,
-        'dynamodb_session.application': application,
-    }
+    return settings_at(endpoint, application)
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.browser import Browser
-from tests.conftest import ACCESS_KEY, REGION, SECRET_KEY
 from tests.proxy import FaultProxy
 from tests.servers import Server
 
@@ -22,17 +20,11 @@ def wire(endpoint: str) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture(scope='module')
-def server(wire: FaultProxy, table: str) -> Iterator[Server]:
+def server(
+    wire: FaultProxy, settings_at: Callable[..., dict[str, str]]
+) -> Iterator[Server]:
     """A server process whose every call goes through ``wire``."""
-    settings = {
-        'dynamodb_session.endpoint_url': wire.url,
-        'dynamodb_session.region': REGION,
-        'dynamodb_session.aws_access_key_id': ACCESS_KEY,
-        'dynamodb_session.aws_secret_access_key': SECRET_KEY,
-        'dynamodb_session.table': table,
-        'dynamodb_session.application': f'test-{uuid.uuid4().hex[:8]}',
-    }
-    with Server(settings, app='tests.state_app:main') as server:
+    with Server(settings_at(wire.url), app='tests.state_app:main') as server:
         yield server
 
 

@@ -607,7 +607,10 @@ def test_check_with_a_client_of_ones_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys.modules[__name__], 'the_client', client)
-    own = {f'{PREFIX}client': f'{__name__}.make_client'}
+    own = {
+        f'{PREFIX}client': f'{__name__}.make_client',
+        f'{PREFIX}transport': 'boto3',
+    }
     ini = write_ini(settings, **own)
     said = command('check', f'{PREFIX}ttl_attribute=', ini=ini)
     assert 'a client of your own' in said.out

@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 import time
-import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from statistics import median
@@ -18,7 +17,6 @@ import pytest
 from pyramid_dynamodb_session import DynamoDBSessionStore
 from pyramid_dynamodb_session.session import new_session_id
 from tests.browser import Browser
-from tests.conftest import REGION
 from tests.interposed import Interposed
 from tests.proxy import FaultProxy
 from tests.servers import Server
@@ -38,13 +36,10 @@ def store(endpoint: str) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture(scope='module')
-def four_settings(store: FaultProxy, table: str) -> dict[str, str]:
-    return {
-        'dynamodb_session.endpoint_url': store.url,
-        'dynamodb_session.region': REGION,
-        'dynamodb_session.table': table,
-        'dynamodb_session.application': f'test-{uuid.uuid4().hex[:8]}',
-    }
+def four_settings(
+    store: FaultProxy, settings_at: Callable[..., dict[str, str]]
+) -> dict[str, str]:
+    return settings_at(store.url)
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,6 @@ from webtest import TestApp
 
 from tests import wsgi_app
 from tests.browser import Answer, Browser
-from tests.conftest import REGION
 from tests.proxy import FaultProxy
 from tests.servers import Server
 from tests.together import together, wait_until
@@ -33,14 +32,13 @@ def application() -> str:
 
 @pytest.fixture(scope='module')
 def two(
-    endpoint: str, table: str, application: str
+    endpoint: str,
+    settings_at: Callable[..., dict[str, str]],
+    application: str,
 ) -> Iterator[tuple[Server, Server]]:
     """Two processes whose locks lapse soon."""
     settings = {
-        'dynamodb_session.endpoint_url': endpoint,
-        'dynamodb_session.region': REGION,
-        'dynamodb_session.table': table,
-        'dynamodb_session.application': application,
+        **settings_at(endpoint, application),
         'dynamodb_session.lock_lease': str(LEASE),
     }
     with Server(settings) as one, Server(settings) as other:

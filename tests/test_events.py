@@ -426,8 +426,8 @@ def test_units_are_asked_for_only_if_somebody_listens(
     included = f'tests.test_events.{listener}' if listener else ''
     app = wsgi_app.main(
         None,
-        **proxied,
         **{
+            **proxied,
             'pyramid.includes': included,
             'dynamodb_session.transport': transport,
         },

@@ -15,7 +15,6 @@ import pytest
 
 from pyramid_dynamodb_session.item import hash_key
 from tests.browser import Browser
-from tests.conftest import REGION
 from tests.history import Chaos, Request, Run, send, violations
 from tests.history_app import BREAKAGES
 from tests.proxy import FaultProxy
@@ -84,15 +83,14 @@ def test_checker_finds(
 
 
 @pytest.fixture(scope='module')
-def two(endpoint: str, table: str) -> Iterator[list[Server]]:
+def two(
+    endpoint: str, settings_at: Callable[..., dict[str, str]]
+) -> Iterator[list[Server]]:
     """Two processes whose protocol can be broken."""
     settings = {
+        **settings_at(endpoint, APPLICATION),
         'pyramid.includes': 'tests.history_app',
-        'dynamodb_session.endpoint_url': endpoint,
-        'dynamodb_session.region': REGION,
-        'dynamodb_session.table': table,
         'dynamodb_session.lock_lease': '0.6',
-        'dynamodb_session.application': APPLICATION,
     }
     with Server(settings) as one, Server(settings) as other:
         yield [one, other]

@@ -44,7 +44,11 @@ class TestWithAClient(SessionContract):
         self, settings: dict[str, str], client: Any
     ) -> dict[str, Any]:
         ours = Interposed(client)
-        return {**settings, 'dynamodb_session.client': ours}
+        return {
+            **settings,
+            'dynamodb_session.transport': 'boto3',
+            'dynamodb_session.client': ours,
+        }
 
     def test_client_is_ours(self, visitor: Visitor) -> None:
         factory = visitor._app.registry.getUtility(ISessionFactory)
