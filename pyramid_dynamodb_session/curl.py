@@ -285,11 +285,12 @@ class CurlClient:
             kind = connection.timeout_error()
         elif kind is EndpointConnectionError and self._proxy:
             kind = ProxyConnectionError
-        return kind(
+        raised: Exception = kind(
             endpoint_url=self._endpoint,
             proxy_url=_without_password(self._proxy),
             error=message,
         )
+        return raised
 
     def _connection_options(self, ca_bundle: str | None) -> dict[int, Any]:
         c = self._pycurl
@@ -394,7 +395,9 @@ class _Connection:
     def timeout_error(self) -> type[BotoCoreError]:
         """What ran out in the last call: the wait for a connection, or not."""
         sent = self._curl.getinfo(self._pycurl.REQUEST_SIZE)
-        return ReadTimeoutError if sent else ConnectTimeoutError
+        kind: type[BotoCoreError]
+        kind = ReadTimeoutError if sent else ConnectTimeoutError
+        return kind
 
     def close(self) -> None:
         self._curl.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -153,7 +154,7 @@ def test_suspended_holder_that_nobody_missed_saves(
 
 
 def wait_out(future: Future[Answer], seconds: float) -> None:
-    with pytest.raises(TimeoutError):
+    with pytest.raises(concurrent.futures.TimeoutError):
         future.result(seconds)
 
 
