@@ -1,0 +1,519 @@
+"""What the results say: tables, for the terminal and for the docs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .apps import CONTENDERS
+
+Results = dict[str, Any]
+#: Where there is nothing to measure.
+NOTHING = '-'
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ''
+    #: The name of a plot that shows the same.
+    plot: str = ''
+
+    def text(self) -> str:
+        rows = [self.header, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            '  '.join(
+                cell.ljust(width) if index == 0 else cell.rjust(width)
+                for index, (cell, width) in enumerate(
+                    zip(row, widths, strict=True)
+                )
+            ).rstrip()
+            for row in rows
+        ]
+        lines.insert(1, '-' * len(lines[0]))
+        return '\n'.join(['', self.title, '', *lines, ''])
+
+    def rst(self) -> str:
+        lines = [self.title, '-' * len(self.title), '']
+        if self.note:
+            lines += [self.note.strip(), '']
+        lines += ['.. list-table::', '    :header-rows: 1', '']
+        for row in [self.header, *self.rows]:
+            for index, cell in enumerate(row):
+                bullet = '*' if index == 0 else ' '
+                lines.append(f'    {bullet} - {cell}'.rstrip())
+        lines.append('')
+        if self.plot:
+            lines += [
+                f'.. image:: _static/benchmarks/{self.plot}.svg',
+                f'    :alt: {self.title}',
+                '',
+            ]
+        return '\n'.join(lines)
+
+
+def label(name: str) -> str:
+    return CONTENDERS[name].label
+
+
+def spread(values: Iterable[float], form: str = '{:,.0f}') -> str:
+    """The median, and from where to where."""
+    values = list(values)
+    if not values:
+        return NOTHING
+    middle = form.format(statistics.median(values))
+    low, high = form.format(min(values)), form.format(max(values))
+    return middle if low == high else f'{middle} ({low} to {high})'
+
+
+def medians(runs: list[list[float]]) -> list[float]:
+    """The median of each run."""
+    return [statistics.median(run) for run in runs]
+
+
+def ratios(of: Sequence[float], to: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(of, to, strict=True)]
+
+
+# -- the tables ------------------------------------------------------------
+
+
+def cpu(data: Any) -> Iterable[Table]:
+    columns = [*dict.fromkeys(column for of in data.values() for column in of)]
+    yield Table(
+        'CPU time of a request',
+        ['µs', *columns],
+        [
+            [
+                label(name),
+                *(
+                    spread(medians(of[column])) if column in of else NOTHING
+                    for column in columns
+                ),
+            ]
+            for name, of in data.items()
+        ],
+        """
+Of the whole application, called in its process, in microseconds: the median,
+and in brackets the medians of the lowest and the highest run. ``read`` is a
+``read_only`` view for ours. The cart has 20 lines. The bare calls are the two
+calls of the floor outside of any request.
+""",
+        'cpu',
+    )
+    floor = data.get('floor-boto3')
+    if floor is None:
+        return
+    shown = [c for c in columns if c not in ('none', 'bare calls')]
+    yield Table(
+        'CPU time, as a ratio to the floor',
+        ['', *shown],
+        [
+            [
+                label(name),
+                *(
+                    spread(
+                        ratios(medians(of[column]), medians(floor[column])),
+                        '{:.2f}',
+                    )
+                    if column in of
+                    else NOTHING
+                    for column in shown
+                ),
+            ]
+            for name, of in data.items()
+        ],
+        """
+The floor is the same Pyramid application whose view makes the bare calls, one
+to read and two to write, on the tuned boto3 client. Each run gives one ratio.
+""",
+    )
+
+
+def calls(data: Any) -> Iterable[Table]:
+    columns = [*dict.fromkeys(column for of in data.values() for column in of)]
+
+    def cell(sums: Any) -> str:
+        if sums is None:
+            return NOTHING
+        units = [
+            f'{sums[kind]:g} {kind[0].upper()}'
+            for kind in ('writes', 'reads')
+            if sums[kind]
+        ]
+        return f'{sums["calls"]:g}' + (f': {" ".join(units)}' * bool(units))
+
+    yield Table(
+        'Calls and capacity units of a request',
+        ['', *columns],
+        [
+            [label(name), *(cell(of.get(column)) for column in columns)]
+            for name, of in data.items()
+        ],
+        """
+Calls, write units (W) and read units (R), as dynoxide reports the consumed
+capacity, which is as AWS counts. A read unit costs about a fifth of a write
+unit. An eventually consistent read is half a unit.
+""",
+    )
+
+
+def throughput(data: Any) -> Iterable[Table]:
+    for clients in next(iter(data.values())):
+        yield Table(
+            f'Requests per second, {clients} client' + 's' * (clients != '1'),
+            ['', 'per second', 'p50, ms', 'p99, ms', 'CPU', 'failed'],
+            [
+                [
+                    label(name),
+                    spread(turn['per second'] for turn in of[clients]),
+                    spread((turn['p50'] for turn in of[clients]), '{:.1f}'),
+                    spread((turn['p99'] for turn in of[clients]), '{:.1f}'),
+                    spread(
+                        (100 * turn['cpu share'] for turn in of[clients]),
+                        '{:.0f} %',
+                    ),
+                    str(sum(turn['failed'] for turn in of[clients])),
+                ]
+                for name, of in data.items()
+            ],
+            """
+Read+write requests, under waitress with 16 threads, each client with a
+session of its own. The store, Redis as well, answers 2 ms late. CPU is what
+the server takes of one core: at 100 % it is Python that sets the limit.
+""",
+            'throughput' if clients != '1' else '',
+        )
+
+
+def survival(data: Any) -> Iterable[Table]:
+    columns = list(next(iter(data.values())))
+
+    def cell(done: Any) -> str:
+        errors = f', {done["failed"]} errors' * bool(done['failed'])
+        return f'{done["survived"]}{errors}'
+
+    yield Table(
+        'Parallel increments of one session',
+        ['of 400, survived', *(f'held for {column}' for column in columns)],
+        [
+            [label(name), *(cell(of[column]) for column in columns)]
+            for name, of in data.items()
+        ],
+        """
+One browser sends 400 requests, 16 at a time, each of which adds one to a
+number in the session, and holds it for so long between reading and writing.
+""",
+        'survival',
+    )
+
+
+def contention(data: Any) -> Iterable[Table]:
+    counts = list(next(iter(data.values())))
+
+    def cell(turns: Any) -> str:
+        middle = {
+            what: statistics.median(turn[what] for turn in turns)
+            for what in turns[0]
+        }
+        failed = f', {middle["failed"]:g} failed' * bool(middle['failed'])
+        return (
+            f'{middle["ms"]:,.0f} ms, {middle["calls"]:g} calls, '
+            f'{middle["refused"]:g} burnt{failed}'
+        )
+
+    yield Table(
+        'Contending requests',
+        ['at once', *(f'{count}' for count in counts)],
+        [
+            ['ideal', *(f'{50 * int(count)} ms' for count in counts)],
+            *(
+                [contest, *(cell(of[count]) for count in counts)]
+                for contest, of in data.items()
+            ),
+        ],
+        """
+So many requests of one session come at once, each of which holds it for
+50 ms: until the last one is answered, the calls that it took, and the writes
+among them that were refused, which are billed like any other. The median.
+""",
+        'contention',
+    )
+
+
+def size(data: Any) -> Iterable[Table]:
+    sizes = list(next(iter(data.values())))
+    yield Table(
+        'Units by size',
+        ['KB of JSON', *sizes],
+        [
+            [
+                label(name),
+                *(
+                    f'{of[kb]["writes"]:g} W'
+                    + f' {of[kb]["reads"]:g} R' * bool(of[kb]['reads'])
+                    for kb in sizes
+                ),
+            ]
+            for name, of in data.items()
+            if CONTENDERS[name].store == 'dynamodb'
+        ],
+        """
+Write and read units of a read+write request, as dynoxide reports them. The
+session is a cart with ever more lines. The floors do not compress.
+""",
+        'size',
+    )
+    yield Table(
+        'CPU time by size',
+        ['KB of JSON', *sizes],
+        [
+            [label(name), *(spread(of[kb]['cpu']) for kb in sizes)]
+            for name, of in data.items()
+        ],
+        """
+Microseconds of a read+write request. The floors make no JSON, and all
+others do (pyramid_session_redis: pickle; Flask-Session: msgpack).
+""",
+    )
+
+
+def threads(data: Any) -> Iterable[Table]:
+    counts = list(next(iter(data.values())))
+    yield Table(
+        'Requests per second by threads',
+        ['threads', *counts],
+        [
+            [label(name), *(spread(of[count]) for count in counts)]
+            for name, of in data.items()
+        ],
+        """
+Read+write requests, with as many clients as waitress has threads; the store,
+Redis as well, answers 2 ms late.
+""",
+        'threads',
+    )
+
+
+def items(data: Any) -> Iterable[Table]:
+    if not data:
+        return
+    counts = list(next(iter(data.values())))
+
+    def cell(turns: Any) -> str:
+        return (
+            f'{spread(turn["cpu"] for turn in turns)} µs, '
+            f'{spread((turn["p50"] for turn in turns), "{:.2f}")} ms'
+        )
+
+    yield Table(
+        'Sessions in the table',
+        ['sessions', *(f'{int(count):,}' for count in counts)],
+        [
+            [label(name), *(cell(of[count]) for count in counts)]
+            for name, of in data.items()
+        ],
+        """
+CPU time and median duration of a read+write request, while so many other
+sessions are in the table. The duration is that of dynoxide as well.
+""",
+    )
+
+
+def start(data: Any) -> Iterable[Table]:
+    def loaded(turn: Any) -> str:
+        names = [name for name in ('boto3', 'pycurl') if turn.get(name)]
+        return ', '.join(names) or 'neither'
+
+    def of(turns: Any, what: str, form: str = '{:,.0f}') -> str:
+        return spread((turn[what] for turn in turns if what in turn), form)
+
+    yield Table(
+        'Start and memory',
+        [
+            'ms',
+            'import',
+            'which loads',
+            'make the app',
+            'first request',
+            'later ones',
+            'memory, MB',
+        ],
+        [
+            [
+                label(name),
+                of(turns, 'import'),
+                loaded(turns[0]) if 'import' in turns[0] else NOTHING,
+                of(turns, 'app'),
+                of(turns, 'first', '{:.1f}'),
+                of(turns, 'later', '{:.2f}'),
+                of(turns, 'megabytes'),
+            ]
+            for name, turns in data.items()
+        ],
+        """
+Beyond what Pyramid takes itself. Making the application makes the client,
+once in a process, and looks at the table. The first request creates a
+session. Memory is that of the process after the first request.
+""",
+    )
+
+
+def soak(data: Any) -> Iterable[Table]:
+    if not data:
+        return
+    last = next(iter(data.values()))[-1][0]
+    marks = [
+        mark for mark in (100, 2000, 10_000, 20_000, 50_000) if mark < last
+    ]
+    marks.append(last)
+
+    def at(readings: Any, mark: int) -> str:
+        found = [kb for count, kb in readings if count <= mark][-1]
+        return f'{found / 1e3:.1f}'
+
+    yield Table(
+        'Memory after many requests',
+        ['MB after', *(f'{mark:,}' for mark in marks)],
+        [
+            [label(name), *(at(readings, mark) for mark in marks)]
+            for name, readings in data.items()
+        ],
+        """
+Resident memory of one process; of a hundred requests, the first creates a
+session, 54 write, 25 are ``read_only``, 10 read under the lock, and 10 use
+no session.
+""",
+        'soak',
+    )
+
+
+# -- the bounds ------------------------------------------------------------
+
+
+def bounds(results: Results) -> Iterable[Table]:
+    rows = [
+        [what, limit, spread(found, '{:.2f}')]
+        for what, limit, found in found_bounds(results)
+    ]
+    if rows:
+        yield Table(
+            'In short',
+            ['', 'meant to be', 'is'],
+            rows,
+            """
+The median ratio, and in brackets the lowest and the highest run.
+""",
+        )
+
+
+def found_bounds(results: Results) -> Iterable[tuple[str, str, list[float]]]:
+    cpu = results.get('cpu', {}).get('data', {})
+    wanted = [
+        ('boto3', 'floor-boto3', '1.15 or less'),
+        ('curl', 'floor-boto3', '0.35 or less'),
+        ('curl', 'floor-pycurl', '1.5 or less'),
+    ]
+    for name, floor, limit in wanted:
+        if name in cpu and floor in cpu:
+            for request in ('read+write', 'read+write, cart'):
+                yield (
+                    f'CPU, {request}: {label(name)} ÷ {label(floor)}',
+                    limit,
+                    ratios(
+                        medians(cpu[name][request]),
+                        medians(cpu[floor][request]),
+                    ),
+                )
+    load = results.get('throughput', {}).get('data', {})
+    if 'curl' in load and 'floor-boto3' in load:
+        for clients in load['curl']:
+            if clients == '16':
+                rates = [
+                    [turn['per second'] for turn in load[name][clients]]
+                    for name in ('curl', 'floor-boto3')
+                ]
+                yield (
+                    f'Requests per second: {label("curl")} ÷ '
+                    f'{label("floor-boto3")}',
+                    '2.5 or more',
+                    ratios(*rates),
+                )
+
+
+TABLES: dict[str, Callable[[Any], Iterable[Table]]] = {
+    'cpu': cpu,
+    'calls': calls,
+    'throughput': throughput,
+    'threads': threads,
+    'survival': survival,
+    'contention': contention,
+    'size': size,
+    'items': items,
+    'start': start,
+    'soak': soak,
+}
+
+
+def tables(results: Results) -> list[Table]:
+    found = list(bounds(results))
+    for section, make in TABLES.items():
+        if section in results:
+            found += make(results[section]['data'])
+    return found
+
+
+# -- the page --------------------------------------------------------------
+
+PAGE = """\
+.. Written by ``python -m benchmarks``: change benchmarks/report.py instead.
+
+How does it compare?
+====================
+
+Measured on {date}: {machine}.
+
+Ours, on both transports, beside those who do the same job, all in one run:
+each contender is a process of its own, and they take short turns, so that
+whatever else the machine did hit them all. It was not idle: trust the ratios.
+The absolute figures are those of one small machine, and of dynoxide, a
+DynamoDB that answers at once. How to run it, and what each figure means in
+detail, is said in ``benchmarks/README.rst``. All figures are in
+:download:`results.json <_static/benchmarks/results.json>`.
+
+{tables}"""
+
+
+def page(results: Results) -> str:
+    dates = sorted({section['date'] for section in results.values()})
+    last = max(results.values(), key=lambda section: section['date'])
+    machine = '; '.join(
+        f'{what} {value}' if what not in ('CPU', 'system') else value
+        for what, value in last['machine'].items()
+        if what != 'packages'
+    )
+    return PAGE.format(
+        date=' and '.join(dates),
+        machine=f'{machine}; {last["machine"]["packages"]}',
+        tables='\n'.join(table.rst() for table in tables(results)),
+    )
+
+
+def results_in(docs: Path) -> Path:
+    return docs / '_static' / 'benchmarks' / 'results.json'
+
+
+def write(results: Results, docs: Path) -> None:
+    """Write the page and its plots."""
+    from .plots import draw
+
+    directory = results_in(docs).parent
+    directory.mkdir(parents=True, exist_ok=True)
+    draw(results, directory)
+    (docs / 'benchmarks.rst').write_text(page(results))
