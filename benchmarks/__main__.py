@@ -33,7 +33,18 @@ def main() -> None:
                 keep(results, arguments.results)
     show(report.bounds(results))
     if arguments.docs is not None:
-        report.write(results, arguments.docs)
+        write_page(results, arguments.docs)
+
+
+def write_page(results: report.Results, docs: Path) -> None:
+    """Write the page of the docs, and its plots."""
+    # matplotlib is for those who want pictures
+    from .plots import draw
+
+    directory = report.results_in(docs).parent
+    directory.mkdir(parents=True, exist_ok=True)
+    draw(results, directory)
+    (docs / 'benchmarks.rst').write_text(report.page(results))
 
 
 def parsed() -> argparse.Namespace:

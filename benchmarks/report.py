@@ -507,13 +507,3 @@ def page(results: Results) -> str:
 
 def results_in(docs: Path) -> Path:
     return docs / '_static' / 'benchmarks' / 'results.json'
-
-
-def write(results: Results, docs: Path) -> None:
-    """Write the page and its plots."""
-    from .plots import draw
-
-    directory = results_in(docs).parent
-    directory.mkdir(parents=True, exist_ok=True)
-    draw(results, directory)
-    (docs / 'benchmarks.rst').write_text(page(results))
