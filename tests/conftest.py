@@ -19,6 +19,7 @@ from pyramid_dynamodb_session.curl import CurlClient
 from tests.chromium import chromium
 from tests.engines import engine_of
 from tests.proxy import FaultProxy
+from tests.servers import ROOT
 
 REGION = 'us-west-2'
 ACCESS_KEY = SECRET_KEY = 'testing'
@@ -83,6 +84,8 @@ def keep_the_machine_out() -> None:
         AWS_CONFIG_FILE=os.devnull,
         AWS_SHARED_CREDENTIALS_FILE=os.devnull,
         AWS_EC2_METADATA_DISABLED='true',
+        # children find the demo and the tests, installed here or not
+        PYTHONPATH=str(ROOT),
         NO_PROXY='127.0.0.1,localhost',
         no_proxy='127.0.0.1,localhost',
     )
