@@ -12,7 +12,9 @@ import uuid
 import zlib
 from base64 import b64decode, b64encode
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakSet
@@ -39,8 +41,9 @@ from pyramid.exceptions import ConfigurationError
 
 log = logging.getLogger(__name__)
 
-#: Earlier ones sign a suppressed ``Expect:``, or leave the token unsigned.
-OLDEST_LIBCURL = 0x080300
+#: Earlier ones sign a suppressed ``Expect:``, leave the token unsigned, or
+#: read a reply of unknown length without end.
+OLDEST_LIBCURL = 0x080400
 #: Bytes. DynamoDB answers no call with more than 16 MB.
 LONGEST_REPLY = 16 * 1024 * 1024
 
@@ -62,7 +65,8 @@ RETRIED_CODES = {
     'TransactionInProgressException',
 }
 
-HEADER = re.compile(r'^([^:\r\n]+):[ \t]*(.*?)[ \t]*\r?$', re.MULTILINE)
+CHECKSUM = re.compile(rb'\nx-amz-crc32:[ \t]*(\S+)', re.IGNORECASE)
+REQUEST_ID = re.compile(rb'\nx-amzn-requestid:[ \t]*(\S+)', re.IGNORECASE)
 
 #: What reading an answer raises that DynamoDB would never give.
 NOT_DYNAMODB = (
@@ -259,7 +263,7 @@ class CurlClient:
         model = self._client.meta.service_model
         response = {
             'status_code': answer.status,
-            'headers': answer.headers,
+            'headers': dict(answer.headers),
             'body': answer.body,
         }
         parse = self._parser.parse
@@ -310,6 +314,7 @@ class CurlClient:
             c.USERAGENT: meta.config.user_agent,
             c.HTTP_VERSION: c.CURL_HTTP_VERSION_1_1,
             c.NOSIGNAL: 1,
+            c.MAXFILESIZE: LONGEST_REPLY,
             c.TCP_NODELAY: 1,
             c.TCP_KEEPALIVE: 1,
             c.CONNECTTIMEOUT_MS: connect_timeout,
@@ -344,9 +349,41 @@ class CurlClient:
                 idle.pop().close()
 
 
+class _Headers(Mapping[str, str]):
+    """Those of an answer, taken apart when somebody looks: few do."""
+
+    def __init__(self, lines: bytes) -> None:
+        self._lines = lines
+
+    @cached_property
+    def _parsed(self) -> dict[str, str]:
+        lines = self._lines.decode('latin-1').split('\r\n')
+        pairs = (line.partition(':') for line in lines)
+        return {
+            name.lower(): text.strip() for name, colon, text in pairs if colon
+        }
+
+    def __getitem__(self, name: str) -> str:
+        return self._parsed[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parsed)
+
+    def __len__(self) -> int:
+        return len(self._parsed)
+
+    def __repr__(self) -> str:
+        return repr(self._parsed)
+
+    def first(self, pattern: re.Pattern[bytes]) -> str | None:
+        """What a `pattern` finds in the lines as they came."""
+        found = pattern.search(self._lines)
+        return found[1].decode() if found else None
+
+
 class _Answer(NamedTuple):
     status: int
-    headers: dict[str, str]
+    headers: _Headers
     body: bytes
     #: Seconds; 0 where the server doesn't ask for a pause.
     retry_after: float
@@ -368,7 +405,7 @@ class _Connection:
         self._curl.unsetopt(pycurl.CAPATH)
         self._curl.unsetopt(pycurl.PROXY_CAPATH)
         self._curl.setopt(pycurl.HEADERFUNCTION, self._header_lines.extend)
-        self._curl.setopt(pycurl.WRITEFUNCTION, self._receive)
+        self._curl.setopt(pycurl.WRITEFUNCTION, self._body.extend)
 
     def post(
         self, credentials: Any, headers: list[str], body: bytes
@@ -387,7 +424,7 @@ class _Connection:
         curl.perform()
         return _Answer(
             curl.getinfo(pycurl.RESPONSE_CODE),
-            _parse_headers(self._header_lines),
+            _Headers(bytes(self._header_lines)),
             bytes(self._body),
             curl.getinfo(pycurl.RETRY_AFTER),
         )
@@ -401,12 +438,6 @@ class _Connection:
 
     def close(self) -> None:
         self._curl.close()
-
-    def _receive(self, chunk: bytes) -> int | None:
-        if len(self._body) + len(chunk) > LONGEST_REPLY:
-            return 0  # libcurl ends the transfer
-        self._body += chunk
-        return None
 
 
 def _import_pycurl(scheme: str) -> Any:
@@ -424,7 +455,7 @@ def _import_pycurl(scheme: str) -> Any:
         number = 0
     if number < OLDEST_LIBCURL:
         raise ConfigurationError(
-            'transport = curl needs pycurl with libcurl 8.3 or later that'
+            'transport = curl needs pycurl with libcurl 8.4 or later that'
             f' signs for AWS; this one has libcurl {version}:'
             ' pip install "pyramid_dynamodb_session[curl]"'
         )
@@ -441,13 +472,8 @@ def _without_password(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()
 
 
-def _parse_headers(lines: bytearray) -> dict[str, str]:
-    pairs = HEADER.findall(lines.decode('latin-1'))
-    return {name.lower(): value for name, value in pairs}
-
-
 def _check_sum(answer: _Answer) -> None:
-    expected = answer.headers.get('x-amz-crc32')
+    expected = answer.headers.first(CHECKSUM)
     if expected and int(expected) != zlib.crc32(answer.body):
         raise ValueError('damaged on the way')
 
@@ -457,7 +483,7 @@ def _reply(answer: _Answer, retries: int) -> dict[str, Any]:
     decode = _decode_binary if b'"B' in answer.body else _decode
     reply: dict[str, Any] = decode(answer.body.decode())
     reply['ResponseMetadata'] = {
-        'RequestId': answer.headers.get('x-amzn-requestid'),
+        'RequestId': answer.headers.first(REQUEST_ID),
         'HTTPStatusCode': answer.status,
         'HTTPHeaders': answer.headers,
         'RetryAttempts': retries,
@@ -477,7 +503,9 @@ def _decode_bytes(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-_encode = json.JSONEncoder(separators=(',', ':'), default=_encode_bytes).encode
+_encode = json.JSONEncoder(
+    separators=(',', ':'), default=_encode_bytes, check_circular=False
+).encode
 _decode = json.JSONDecoder().decode
 _decode_binary = json.JSONDecoder(object_hook=_decode_bytes).decode
 

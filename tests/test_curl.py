@@ -639,6 +639,15 @@ def test_a_reply_is_not_read_without_end(
     assert get(client)['Item']
     with pytest.raises(HTTPClientError):
         get(client)
+    # one that doesn't say how long it will be
+    chunk = b'%x\r\n%b\r\n' % (len(body), body)
+    wire.answers = [
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%b%b' % ends
+        for ends in ((chunk, b'0\r\n\r\n'), (chunk, chunk))
+    ]
+    assert get(client)['Item']
+    with pytest.raises(HTTPClientError):
+        get(client)
 
 
 # Pauses and limits of retrying
