@@ -29,6 +29,11 @@ class SessionCookie:
 
     def __init__(self, settings: FactorySettings) -> None:
         self._settings = settings
+        #: our cookie, as any browser sends it
+        self._usual = re.compile(
+            rf'(?:^|; ){re.escape(settings.cookie_name)}=([\w-]+)(?:;|$)',
+            re.ASCII,
+        )
         self._signers = [
             SignedSerializer(
                 secret,
@@ -42,11 +47,14 @@ class SessionCookie:
     def read(self, request: Any) -> str | None:
         """The id in the cookie; None for whatever can be none."""
         value = self._sent(request)
-        if value is not None and self._signers:
-            value = self._verified(value)
-        if value is None or not SESSION_ID.fullmatch(value):
+        return None if value is None else self.id_in(value)
+
+    def id_in(self, value: str) -> str | None:
+        """The id in the `value` of a cookie; None for whatever can be none."""
+        session_id = self._verified(value) if self._signers else value
+        if session_id is None or not SESSION_ID.fullmatch(session_id):
             return None
-        return str(value)
+        return session_id
 
     def _verified(self, value: str) -> str | None:
         if not SIGNED_ID.fullmatch(value):
@@ -64,11 +72,18 @@ class SessionCookie:
 
     def _sent(self, request: Any) -> str | None:
         name = self._settings.cookie_name
+        header = request.environ.get('HTTP_COOKIE', '')
+        if header.count(name) == 1 and '"' not in header:
+            # nothing that WebOb would read in another way, and at more cost
+            # than all else that is done with a cookie
+            usual = self._usual.search(header)
+            if usual is not None:
+                return usual[1]
         try:
             value: str | None = request.cookies.get(name)
         except UnicodeDecodeError:
             # some cookie is no text, maybe one that is not ours
-            pairs = dict(parse_cookie(request.environ['HTTP_COOKIE']))
+            pairs = dict(parse_cookie(header))
             found = pairs.get(name.encode())
             value = None if found is None else found.decode('latin-1')
         return value

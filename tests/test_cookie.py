@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyramid.request import Request
 from pyramid.response import Response
+from webob.cookies import parse_cookie
 
 from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
 from pyramid_dynamodb_session.session import new_session_id
@@ -52,6 +53,36 @@ def sent_back(session_cookie: SessionCookie, session_id: str) -> str:
 
 
 # -- plain ----------------------------------------------------------------
+
+
+PIECES = [
+    'session',
+    '=',
+    'session=',
+    '; ',
+    ';',
+    ' ',
+    ',',
+    '"',
+    '\\',
+    '\t',
+    '$',
+]
+PIECES += ['x' * 43, 'y', '-_', 'a=b', 'Path', 'GMT', 'Mon, 1-1-2026', '\xe9']
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map(''.join))
+@example('a=b; session=x; c=d')
+@example('session=x; session=y')
+@example('a="; session=x; "; session=y')
+@example('a=\\; session=x')
+@settings(max_examples=2000)
+def test_cookie_is_the_one_that_webob_finds(header: str) -> None:
+    asked = request()
+    asked.environ['HTTP_COOKIE'] = header
+    found = dict(parse_cookie(header)).get(b'session')
+    expected = None if found is None else found.decode('latin-1')
+    assert cookie()._sent(asked) == expected
 
 
 def test_id_comes_back_as_it_was_written() -> None:

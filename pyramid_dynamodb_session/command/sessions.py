@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from types import SimpleNamespace
 from typing import Any
 
 from ..admin import is_abandoned
@@ -45,8 +44,7 @@ def names(site: Site, text: str) -> list[str]:
     application = site.settings.application
     cookie = site.settings.cookie_name
     text = text.strip().removeprefix(f'{cookie}=').strip('"')
-    request = SimpleNamespace(cookies={cookie: text})
-    session_id = site.factory.cookie.read(request)
+    session_id = site.factory.cookie.id_in(text)
     found = []
     if session_id is not None:
         found.append(hash_key(session_id, application))
