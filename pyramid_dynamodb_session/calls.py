@@ -7,7 +7,6 @@ here.
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from typing import Any
@@ -49,12 +48,12 @@ class Calls:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._engine = {'returns items': False}
-        self._journal: Journal | None = None
 
     def noted_in(self, journal: Journal) -> Calls:
         """The same calls, each of them noted in a `journal`."""
-        noted = copy.copy(self)
-        noted._journal = journal
+        noted = NotedCalls(self._table)
+        noted.journal = journal
+        noted._engine = self._engine
         return noted
 
     def on_item(
@@ -67,7 +66,7 @@ class Calls:
         return self.send(
             operation,
             TableName=self._table.name,
-            Key=self.key(name),
+            Key={self._table.key_name: {'S': name}},
             **parameters,
         )
 
@@ -99,34 +98,13 @@ class Calls:
         """Call the client; again, if a transaction is in the way."""
         for pause in TRANSACTION_PAUSES:
             try:
-                return self._send(operation, parameters)
+                return self._call(operation, parameters)
             except SessionStoreUnavailable as error:
                 codes = codes_of(error.__cause__)
                 if IN_TRANSACTION.isdisjoint(codes):
                     raise
                 time.sleep(pause)
-        return self._send(operation, parameters)
-
-    def _send(
-        self, operation: str, parameters: dict[str, Any]
-    ) -> dict[str, Any]:
-        if self._journal is None:
-            return self._call(operation, parameters)
-        start = time.perf_counter()
-        reply: dict[str, Any] = {}
-        failure = ''
-        try:
-            parameters = {**parameters, 'ReturnConsumedCapacity': 'TOTAL'}
-            reply = self._call(operation, parameters)
-        except (ConditionFailed, SessionStoreUnavailable) as error:
-            failure = type(error.__cause__).__name__
-            raise
-        finally:
-            seconds = time.perf_counter() - start
-            self._journal.calls.append(
-                Call(operation, seconds, units(reply), failure)
-            )
-        return reply
+        return self._call(operation, parameters)
 
     def _call(
         self, operation: str, parameters: dict[str, Any]
@@ -142,6 +120,31 @@ class Calls:
             what = str(error).partition('\n')[0]
             log.error('DynamoDB failed: %s: %s', operation, what)
             raise unavailable(f'{operation}: {what}') from error
+        return reply
+
+
+class NotedCalls(Calls):
+    """Calls that say in a journal how long they took, and of which units."""
+
+    journal: Journal
+
+    def _call(
+        self, operation: str, parameters: dict[str, Any]
+    ) -> dict[str, Any]:
+        start = time.perf_counter()
+        reply: dict[str, Any] = {}
+        failure = ''
+        try:
+            parameters = {**parameters, 'ReturnConsumedCapacity': 'TOTAL'}
+            reply = super()._call(operation, parameters)
+        except (ConditionFailed, SessionStoreUnavailable) as error:
+            failure = type(error.__cause__).__name__
+            raise
+        finally:
+            seconds = time.perf_counter() - start
+            self.journal.calls.append(
+                Call(operation, seconds, units(reply), failure)
+            )
         return reply
 
 

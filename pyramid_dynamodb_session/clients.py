@@ -28,6 +28,9 @@ class ProcessClient:
         reset_after_fork(self)
 
     def reset(self) -> None:
+        make = self._make
+        vars(self).clear()
+        self._make = make
         self._mutex = threading.Lock()
         self._client: Any = None
 
@@ -36,7 +39,10 @@ class ProcessClient:
             with self._mutex:
                 if self._client is None:
                     self._client = self._make()
-        return getattr(self._client, name)
+        found = getattr(self._client, name)
+        # an attribute from now on, found without this method
+        setattr(self, name, found)
+        return found
 
 
 def client_from_settings(settings: FactorySettings) -> Any:

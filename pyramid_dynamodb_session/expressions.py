@@ -18,7 +18,7 @@ ALIVE = 'Expires > :now'
 FREE = f'{ALIVE} AND attribute_not_exists(LockId)'
 HELD_BY_THE_DEAD = f'{ALIVE} AND LockId = :dead AND LockDate = :since'
 OURS = 'LockId = :me'
-OUR_COUNT = 'LockCount = :count'
+OURS_STILL = f'{OURS} AND LockCount = :count'
 LOCK = ' REMOVE Flags ADD LockCount :one'
 TAKE_OVER = f', TakenOver = if_not_exists(LockCount, :zero){LOCK}'
 UNLOCK = ' REMOVE LockId, LockDate'
@@ -44,18 +44,17 @@ def update(
 ) -> dict[str, Any]:
     """The ``UpdateItem`` that sets `attributes` under a `condition`.
 
-    :param values: those that the condition, and `more`, speak of.
+    :param values: those that the condition, and `more`, speak of; the
+        values of the `attributes` come in.
     :param more: what is done besides.
     :param ttl_attribute: the one whose name may be no word of expressions.
     """
     assignments, names = assigned(tuple(attributes), ttl_attribute)
+    values.update(zip(names, attributes.values(), strict=True))
     parameters = {
         'UpdateExpression': f'SET {assignments}{more}',
         'ConditionExpression': condition,
-        'ExpressionAttributeValues': {
-            **values,
-            **dict(zip(names, attributes.values(), strict=True)),
-        },
+        'ExpressionAttributeValues': values,
         'ReturnValuesOnConditionCheckFailure': 'ALL_OLD',
     }
     if ':ttl' in names:
@@ -100,7 +99,8 @@ def ours(lock_id: str) -> tuple[str, Item]:
     if not lock.count:
         # none that makes sense was stored
         return OURS, values
-    return f'{OURS} AND {OUR_COUNT}', {**values, ':count': number(lock.count)}
+    values[':count'] = number(lock.count)
+    return OURS_STILL, values
 
 
 def unchanged(record: SessionRecord) -> str:

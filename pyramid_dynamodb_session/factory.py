@@ -172,7 +172,10 @@ class Life:
             saves = False
         finally:
             session.close('the response has been made')
-        response.vary = sorted({*(response.vary or ()), 'Cookie'})
+        if response.vary is None:
+            response.headerlist.append(('Vary', 'Cookie'))
+        else:
+            response.vary = sorted({*response.vary, 'Cookie'})
         if saves:
             self._write_cookie(request, response)
         return response

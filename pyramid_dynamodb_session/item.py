@@ -34,7 +34,7 @@ class CorruptItem(Exception):
     """A stored item that is no session; says which attribute is wrong."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(slots=True)
 class Lock:
     """Who holds a session: a random token, and the fencing number."""
 
@@ -231,14 +231,13 @@ def is_of(application: str | None, name: str) -> bool:
 
 def smallest(payload: bytes, overhead: int) -> dict[str, Any]:
     """Text, or binary where that saves a write unit or text can't be."""
+    size = overhead + len(payload)
     text = as_text(payload)
-    units = write_units(overhead + len(payload))
-    if text is not None and units == 1:
+    if text is not None and size <= WRITE_UNIT:
         return {'S': text}
     packed = zlib.compress(payload, 1)
-    if text is not None and write_units(overhead + len(packed)) >= units:
-        return {'S': text}
-    return {'B': packed}
+    saves = write_units(overhead + len(packed)) < write_units(size)
+    return {'S': text} if text is not None and not saves else {'B': packed}
 
 
 def as_text(payload: bytes) -> str | None:
@@ -278,6 +277,8 @@ def optional_number(item: Item, name: str) -> int | None:
 
 def saved_by(item: Item) -> list[str]:
     """The tokens of the last optimistic saves, the last one first."""
+    if 'SavedBy' not in item:
+        return []
     try:
         return str(item['SavedBy']['S']).split()
     except (KeyError, TypeError):

@@ -7,7 +7,6 @@ DynamoDB alone to say. Nothing here makes a call.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import logging
 import math
@@ -16,7 +15,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from .errors import SessionLockTimeout
@@ -42,7 +41,7 @@ def reset_after_fork(thing: Any) -> None:
     os.register_at_fork(after_in_child=reset)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(slots=True)
 class Sighting:
     """Whose lock was seen, of which ``LockDate``, and since when it stands.
 
@@ -58,10 +57,17 @@ class Sighting:
 
 
 class Turn:
-    """A request's place in the queue of one session."""
+    """A request's place in the queue of one session.
 
-    def __init__(self) -> None:
-        self.called = threading.Event()
+    As a context manager it leaves, unless it holds the lock by then.
+    """
+
+    #: Set once it is our turn; only who must wait has one.
+    called: threading.Event
+
+    def __init__(self, queue: LockQueue, key: str) -> None:
+        self._queue = queue
+        self._key = key
         self.lock_id: str | None = None
         #: Our lock, once we have it, as of its last sign of life.
         self.held: Sighting | None = None
@@ -72,8 +78,15 @@ class Turn:
         #: The lock was not to be had at once.
         self.waited = False
 
-    def hold(self, lock_id: str, token: str, date: str) -> None:
-        self.held = Sighting(token, date)
+    def __enter__(self) -> Turn:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self.lock_id is None:
+            self._queue.leave(self._key, self)
+
+    def hold(self, lock_id: str, held: Sighting) -> None:
+        self.held = held
         self.lock_id = lock_id
 
 
@@ -95,22 +108,13 @@ class LockQueue:
         self._mutex = threading.Lock()
         self._queues: dict[str, collections.deque[Turn]] = {}
 
-    @contextlib.contextmanager
-    def turn(self, key: str, deadline: float) -> Iterator[Turn]:
-        """Enter when it is our turn; leave unless we hold the lock then.
+    def turn(self, key: str, deadline: float) -> Turn:
+        """Queue up, and return when it is our turn.
 
         Raises :class:`SessionLockTimeout` at once when the queue is full, or
         when `deadline` (on the monotonic clock) has passed.
         """
-        turn = self._enter(key, deadline)
-        try:
-            yield turn
-        finally:
-            if turn.lock_id is None:
-                self.leave(key, turn)
-
-    def _enter(self, key: str, deadline: float) -> Turn:
-        turn = Turn()
+        turn = Turn(self, key)
         with self._mutex:
             queue = self._queues.setdefault(key, collections.deque())
             if len(queue) > self._limit:
@@ -123,46 +127,44 @@ class LockQueue:
             queue.append(turn)
             if queue[0] is turn:
                 return turn
+            turn.called = threading.Event()
         turn.waited = True
         try:
-            self._wait(queue, turn, deadline)
+            self._wait(key, turn, deadline)
         except BaseException:
             self.leave(key, turn)
             raise
         return turn
 
-    def _wait(
-        self, queue: collections.deque[Turn], turn: Turn, deadline: float
-    ) -> None:
-        while not turn.called.wait(self._patience(queue, deadline)):
+    def _wait(self, key: str, turn: Turn, deadline: float) -> None:
+        while not turn.called.wait(self._patience(key, deadline)):
             if time.monotonic() >= deadline:
                 raise SessionLockTimeout(
                     'the requests before this one kept the lock of the '
                     'session for all of lock_wait',
                     retry_after=math.ceil(self._lease),
                 )
-            self._pass_over_dead_head(queue)
+            self._pass_over_dead_head(key)
 
-    def _patience(
-        self, queue: collections.deque[Turn], deadline: float
-    ) -> float:
+    def _patience(self, key: str, deadline: float) -> float:
         """Seconds until the head counts as dead or our own time is up."""
         with self._mutex:
-            until = min(deadline, self._alive_until(queue[0]))
+            until = min(deadline, self._alive_until(self._queues[key][0]))
         return max(0.0, until - time.monotonic())
 
     def _alive_until(self, head: Turn) -> float:
         return head.held.since + self._lease if head.held else math.inf
 
-    def _pass_over_dead_head(self, queue: collections.deque[Turn]) -> None:
+    def _pass_over_dead_head(self, key: str) -> None:
         with self._mutex:
+            queue = self._queues[key]
             head = queue[0]
             if self._alive_until(head) <= time.monotonic():
                 log.warning(
                     'a request of this process has held a lock for a lease '
                     'without renewing it: it is not waited for any longer'
                 )
-                self._call_next(queue)
+                self._call_next(key)
                 queue[0].left_behind = head.held
 
     def leave(self, key: str, turn: Turn) -> None:
@@ -172,22 +174,31 @@ class LockQueue:
             if queue is None or turn not in queue:
                 return
             if queue[0] is turn:
-                self._call_next(queue)
+                self._call_next(key)
             else:
                 queue.remove(turn)
-            if not queue:
-                del self._queues[key]
 
-    def _call_next(self, queue: collections.deque[Turn]) -> None:
+    def let_go(self, key: str, lock_id: str) -> None:
+        """Have the one leave who holds `lock_id`, if it is the first."""
+        with self._mutex:
+            queue = self._queues.get(key)
+            if queue is not None and queue[0].lock_id == lock_id:
+                self._call_next(key)
+
+    def _call_next(self, key: str) -> None:
+        queue = self._queues[key]
         last = queue.popleft()
         if queue:
             queue[0].contended = last.contended
             queue[0].called.set()
+        else:
+            del self._queues[key]
 
     def holder(self, key: str, lock_id: str) -> Turn | None:
         """Whose turn it is, if it is the one who holds `lock_id`."""
         with self._mutex:
-            head = next(iter(self._queues.get(key, ())), None)
+            queue = self._queues.get(key)
+            head = queue[0] if queue is not None else None
         return head if head and head.lock_id == lock_id else None
 
 
@@ -250,7 +261,7 @@ def give_way(call: float) -> bool:
     return gives
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Held:
     """A lock that is renewed as long as its owner is alive."""
 

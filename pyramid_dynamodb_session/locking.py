@@ -5,7 +5,6 @@ Waiting is decided upon in the room below; here it is done.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import math
@@ -65,9 +64,7 @@ class Locks:
         noted._journal = journal
         return noted
 
-    def turn(
-        self, name: str, deadline: float
-    ) -> contextlib.AbstractContextManager[Turn]:
+    def turn(self, name: str, deadline: float) -> Turn:
         """As :meth:`.lock.LockQueue.turn`."""
         return self._queue.turn(name, deadline)
 
@@ -88,7 +85,7 @@ class Locks:
         except ConditionFailed:
             return False
         if turn is not None:
-            turn.hold(lock_id, values[':me']['S'], str(date))
+            turn.hold(lock_id, Sighting(values[':me']['S'], str(date)))
         return True
 
     def renew_while_alive(self, owner: Any, name: str, lock_id: str) -> None:
@@ -97,7 +94,7 @@ class Locks:
 
     def take(self, name: str, turn: Turn, deadline: float) -> Item | None:
         """The item, its lock taken; None if there is no living one."""
-        me = secrets.token_urlsafe(16)
+        me = secrets.token_hex(11)
         patience = Patience(self._lease, deadline, turn.left_behind)
         holder = self._holder_seen(name) if turn.contended else None
         while True:
@@ -117,7 +114,7 @@ class Locks:
                 if taken_from is not None:
                     self._took_over(taken_from, patience)
                 lock = Lock(me, lock_count(item))
-                turn.hold(str(lock), me, holder.date)
+                turn.hold(str(lock), holder)
                 return item
             if taken_from is not None or holder is None:
                 # refused though nothing stands in the way, for ever maybe
@@ -201,9 +198,7 @@ class Locks:
         renewals = self._renewals.discard(lock_id)
         if self._journal is not None:
             self._journal.renewals += renewals
-        turn = self._queue.holder(name, lock_id)
-        if turn is not None:
-            self._queue.leave(name, turn)
+        self._queue.let_go(name, lock_id)
 
 
 def is_living(item: Item) -> bool:
@@ -225,7 +220,7 @@ def holder_of(item: Item) -> Sighting | None:
 def lock_count(item: Item) -> int:
     """How often the lock was taken; 0 when that makes no sense."""
     try:
-        return optional_number(item, 'LockCount') or 0
+        return whole_number(item, 'LockCount')
     except CorruptItem:
         return 0
 

@@ -15,6 +15,7 @@ class JSONSerializer:
 
     _utf8 = json.JSONEncoder(ensure_ascii=False, separators=(',', ':'))
     _ascii = json.JSONEncoder(separators=(',', ':'))
+    _decoder = json.JSONDecoder()
 
     def dumps(self, obj: Any) -> bytes:
         """Serialize; TypeError or ValueError for what JSON can't say."""
@@ -25,4 +26,4 @@ class JSONSerializer:
 
     def loads(self, data: bytes) -> Any:
         """Deserialize; ValueError when malformed."""
-        return json.loads(data.decode())
+        return self._decoder.decode(data.decode())

@@ -77,6 +77,25 @@ class DynamoDBSession(MutableMapping[str, Any]):
     not allow the use.
     """
 
+    #: what was read; not there before
+    _record: SessionRecord
+    _items: dict[str, Any] | None = None
+    _new_timeout: int | None = None
+    _lock_id: str | None = None
+    _failure: SessionError | None = None
+    _closed = ''
+    _new = True
+    _is_stored = False
+    _must_save = False
+    _must_move = False
+    _invalidated: str | None = None
+    #: when what is being done was begun, on the monotonic clock
+    _begun = 0.0
+    #: whether the data was ever loaded
+    used = False
+    #: whether the expiry slid in this request
+    slid = False
+
     def __init__(
         self,
         store: DynamoDBSessionStore,
@@ -93,22 +112,6 @@ class DynamoDBSession(MutableMapping[str, Any]):
         self._on_load = on_load
         #: the id under which the data is stored, or is to be looked for
         self._id = session_id
-        self._record = store.create_new_store_data()
-        #: when what is being done was begun, on the monotonic clock
-        self._begun = 0.0
-        self._items: dict[str, Any] | None = None
-        self._new_timeout: int | None = None
-        self._lock_id: str | None = None
-        self._failure: SessionError | None = None
-        self._closed = ''
-        self._new = True
-        self._is_stored = False
-        self._must_save = False
-        self._must_move = False
-        self._invalidated: str | None = None
-        #: whether the data was ever loaded, and whether its expiry slid
-        self.used = False
-        self.slid = False
 
     def __repr__(self) -> str:
         loaded = 'not loaded' if self._items is None else 'loaded'
@@ -148,6 +151,9 @@ class DynamoDBSession(MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         return self._read()[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._read().get(key, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._read())
@@ -266,7 +272,8 @@ class DynamoDBSession(MutableMapping[str, Any]):
     @property
     def timeout(self) -> int | None:
         """Its own timeout in seconds, where :meth:`adjust_timeout` set one."""
-        return self._new_timeout or self._record.timeout
+        stored = self._record.timeout if self.used else None
+        return self._new_timeout or stored
 
     def persist(self) -> None:
         """Save what has changed, slide the expiry, and unlock.
@@ -428,8 +435,8 @@ class DynamoDBSession(MutableMapping[str, Any]):
             self._happened(event)
 
     def _happened(self, event: type[SessionEvent]) -> None:
-        begun, self._begun = self._begun, time.monotonic()
         if self.journal is not None:
+            begun, self._begun = self._begun, time.monotonic()
             self.journal.happened(event, self._begun - begun)
 
     def _create(self, items: dict[str, Any]) -> None:
@@ -500,7 +507,8 @@ class DynamoDBSession(MutableMapping[str, Any]):
     def _touch(self) -> None:
         """Slide the expiry without a lock, once in ``touch_interval``."""
         expires = self._store.expires_at(self._record)
-        if expires - self._record.expires < max(1, self._touch_interval):
+        slides_by = expires - self._record.expires
+        if self.slid or slides_by < max(1, self._touch_interval):
             return
         try:
             self._store.reset_item_timeout(str(self._id), record=self._record)
@@ -513,7 +521,6 @@ class DynamoDBSession(MutableMapping[str, Any]):
     def _is_stored_as(self, session_id: str, payload: bytes) -> None:
         self._id = session_id
         self._record.payload = payload
-        self._record.expires = self._store.expires_at(self._record)
         self._is_stored = True
         self._must_save = False
         self._must_move = False

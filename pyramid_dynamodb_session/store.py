@@ -21,7 +21,6 @@ from .events import (
     Journal,
     LockTaken,
     LockWaited,
-    SessionEvent,
     Snapshot,
 )
 from .expressions import (
@@ -116,9 +115,10 @@ class DynamoDBSessionStore:
 
         The provider's ``CreateUninitializedItem``.
         """
+        name = self._name(session_id)
         record = self.create_new_store_data()
-        data = self._data(session_id, {}, self.dumps({}), record)
-        item = self._new_item(session_id, data, record)
+        data = self._data(name, {}, self.dumps({}), record)
+        item = self._new_item(name, data, record)
         self._put({**item, 'Flags': {'N': '1'}})
 
     def get_item(self, session_id: str) -> SessionRecord | None:
@@ -152,12 +152,14 @@ class DynamoDBSessionStore:
             except CorruptItem as error:
                 self._found_corrupt(error)
                 record = None
-            seconds = time.monotonic() - start
-            if turn.waited:
-                self._happened(LockWaited, seconds)
+            if self._journal is not None:
+                seconds = time.monotonic() - start
+                if turn.waited:
+                    self._journal.happened(LockWaited, seconds)
+                if record is not None:
+                    self._journal.happened(LockTaken, seconds)
             if record is not None:
                 record.lock_id = turn.lock_id
-                self._happened(LockTaken, seconds)
             elif turn.lock_id is not None:
                 self.release_item_exclusive(session_id, turn.lock_id)
             return record
@@ -176,7 +178,7 @@ class DynamoDBSessionStore:
         The provider's ``ReleaseItemExclusive``.
         """
         try:
-            self._unlock(session_id, lock_id, self._expiry(record))
+            self._unlock(self._name(session_id), lock_id, self._expiry(record))
         except ConditionFailed:
             pass
 
@@ -202,10 +204,11 @@ class DynamoDBSessionStore:
 
         The provider's ``SetAndReleaseItemExclusive``.
         """
+        name = self._name(session_id)
         record = record or self.create_new_store_data()
         try:
             payload = payload or self.dumps(items)
-            data = self._data(session_id, items, payload, record)
+            data = self._data(name, items, payload, record)
         except (SessionSerializationError, SessionTooLarge):
             if not new_item:
                 self.release_item_exclusive(
@@ -213,9 +216,9 @@ class DynamoDBSessionStore:
                 )
             raise
         if new_item:
-            self._put(self._new_item(session_id, data, record))
+            self._put(self._new_item(name, data, record))
         else:
-            self._save(session_id, str(lock_id), data)
+            self._save(name, str(lock_id), data)
 
     def remove_item(self, session_id: str, lock_id: str | None = None) -> None:
         """Delete the session; only while `lock_id` is held, if one is given.
@@ -288,7 +291,7 @@ class DynamoDBSessionStore:
         """
         name = self._name(session_id)
         me = secrets.token_urlsafe(6)
-        data = self._data(session_id, items, payload, record)
+        data = self._data(name, items, payload, record)
         # earlier tokens are kept for those whose reply is being lost
         data['SavedBy'] = {'S': ' '.join([me, *record.saved_by][:SAVERS])}
         try:
@@ -318,12 +321,13 @@ class DynamoDBSessionStore:
         over, or :class:`SessionConflict` when it has none and somebody else
         saved since; nothing was changed then.
         """
+        name, new_name = self._name(session_id), self._name(new_session_id)
         key_absent = {
             'ConditionExpression': ABSENT,
             'ExpressionAttributeNames': {'#key': self.table.key_name},
         }
         try:
-            data = self._data(new_session_id, items, payload, record)
+            data = self._data(new_name, items, payload, record)
         except SessionTooLarge:
             if record.lock_id is not None:
                 self.release_item_exclusive(
@@ -334,11 +338,11 @@ class DynamoDBSessionStore:
         put = {
             **table,
             **key_absent,
-            'Item': self._new_item(new_session_id, data, record),
+            'Item': self._new_item(new_name, data, record),
         }
         delete = {
             **table,
-            'Key': self._calls.key(self._name(session_id)),
+            'Key': self._calls.key(name),
             **self._still_ours(record),
         }
         try:
@@ -347,7 +351,7 @@ class DynamoDBSessionStore:
             raise (lock_lost() if record.lock_id else conflict()) from None
         finally:
             if record.lock_id is not None:
-                self._locks.let_go(self._name(session_id), record.lock_id)
+                self._locks.let_go(name, record.lock_id)
 
     def renew_lock(self, session_id: str, lock_id: str) -> bool:
         """Give a lock another lease; False if it is held no more."""
@@ -379,24 +383,21 @@ class DynamoDBSessionStore:
         log.warning(
             'a stored session is corrupt and counts as none: %s', error
         )
-        self._happened(ItemCorrupt)
-
-    def _happened(self, event: type[SessionEvent], seconds: float = 0) -> None:
         if self._journal is not None:
-            self._journal.happened(event, seconds)
+            self._journal.happened(ItemCorrupt)
 
     def _note(
         self,
+        journal: Journal,
         name: str,
         payload: bytes,
-        attribute: dict[str, Any],
+        item: Item,
         is_new: bool,
     ) -> None:
         """Note a session as it is read, or to be written."""
-        if self._journal is None:
-            return
+        attribute = item['SessionItems']
         key = self.table.key_name, len(name.encode())
-        self._journal.snapshots.append(
+        journal.snapshots.append(
             Snapshot(
                 name=name,
                 size=overhead(*key, ('Expires',)) + attribute_size(attribute),
@@ -409,26 +410,20 @@ class DynamoDBSessionStore:
 
     # -- saving ----------------------------------------------------------
 
-    def _save(self, session_id: str, lock_id: str, data: Item) -> None:
+    def _save(self, name: str, lock_id: str, data: Item) -> None:
         try:
-            self._unlock(session_id, lock_id, data)
+            self._unlock(name, lock_id, data)
         except ConditionFailed as failed:
-            item = self._calls.standing(self._name(session_id), failed)
+            item = self._calls.standing(name, failed)
             lock = Lock.parse(lock_id)
             # Unless it was taken over, the lock left our hands by this very
             # save, whose reply was lost; others may have saved since.
             if not (item and lock and was_given(lock, item)):
                 raise lock_lost() from None
 
-    def _unlock(self, session_id: str, lock_id: str, attributes: Item) -> None:
-        name = self._name(session_id)
+    def _unlock(self, name: str, lock_id: str, attributes: Item) -> None:
         try:
-            self._update(
-                name,
-                attributes,
-                *ours(lock_id),
-                more=UNLOCK,
-            )
+            self._update(name, attributes, *ours(lock_id), more=UNLOCK)
         finally:
             self._locks.let_go(name, lock_id)
 
@@ -467,11 +462,9 @@ class DynamoDBSessionStore:
         except ConditionFailed:
             pass
 
-    def _new_item(
-        self, session_id: str, data: Item, record: SessionRecord
-    ) -> Item:
+    def _new_item(self, name: str, data: Item, record: SessionRecord) -> Item:
         return {
-            **self._calls.key(self._name(session_id)),
+            **self._calls.key(name),
             'CreateDate': number(record.created),
             'Ver': VERSION,
             **data,
@@ -479,7 +472,7 @@ class DynamoDBSessionStore:
 
     def _data(
         self,
-        session_id: str,
+        name: str,
         items: dict[str, Any],
         payload: bytes,
         record: SessionRecord,
@@ -488,14 +481,14 @@ class DynamoDBSessionStore:
         data = self._expiry(record)
         if record.timeout is not None:
             data['SessionTimeout'] = number(record.timeout)
-        name = self._name(session_id)
         data['SessionItems'] = self._codec.attribute(
             payload,
             items,
             name,
             overhead(self.table.key_name, len(name.encode()), tuple(data)),
         )
-        self._note(name, payload, data['SessionItems'], is_new=True)
+        if self._journal is not None:
+            self._note(self._journal, name, payload, data, is_new=True)
         return data
 
     def expires_at(self, record: SessionRecord | None = None) -> int:
@@ -529,7 +522,9 @@ class DynamoDBSessionStore:
             end = min(end, record.created + longest)
         if end <= int(time.time()):
             return None
-        self._note(name, record.payload, item['SessionItems'], is_new=False)
+        if self._journal is not None:
+            payload = record.payload
+            self._note(self._journal, name, payload, item, is_new=False)
         return record
 
     def _name(self, session_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import threading
@@ -58,24 +59,23 @@ class Table:
         self.name = settings.table
         self._settings = settings
         self._initializing = threading.Lock()
-        self._key_name: str | None = None
 
     def initialize(self) -> None:
         """Validate or create it; ConfigurationError if it can't be used."""
         with self._initializing:
-            self._key_name = ensure_table(self.client, self._settings)
+            self.key_name = ensure_table(self.client, self._settings)
 
-    @property
+    @functools.cached_property
     def key_name(self) -> str:
         """What the hash key is called; looked up at first use."""
-        if self._key_name is None:
-            try:
-                self.initialize()
-            except ConfigurationError as error:
-                raise SessionStoreUnavailable(
-                    str(error), retry_after=RETRY_AFTER
-                ) from error
-        return str(self._key_name)
+        try:
+            self.initialize()
+        except ConfigurationError as error:
+            raise SessionStoreUnavailable(
+                str(error), retry_after=RETRY_AFTER
+            ) from error
+        # which is no more than an attribute by now
+        return self.key_name
 
 
 def ensure_table(client: Any, settings: StoreSettings) -> str:

@@ -83,12 +83,12 @@ def test_sessions_do_not_wait_for_each_other() -> None:
 def test_whoever_has_the_lock_stays_at_the_head() -> None:
     queue = LockQueue(10, 10)
     with queue.turn(KEY, soon()) as turn:
-        turn.hold('1.token', 'token', '0')
+        turn.hold('1.token', Sighting('token', '0'))
     assert queue.holder(KEY, '1.token') is turn
     assert queue.holder(KEY, '2.other') is None
     assert queue.holder('other', '1.token') is None
     with pytest.raises(SessionLockTimeout, match='kept the lock'):
-        queue._enter(KEY, soon(0.05))
+        queue.turn(KEY, soon(0.05))
     queue.leave(KEY, turn)
     assert queue._queues == {}
     queue.leave(KEY, turn)
@@ -142,7 +142,7 @@ def test_dead_head_is_passed_over_after_a_lease(
 ) -> None:
     queue = LockQueue(10, 0.2)
     with queue.turn(KEY, soon()) as dead:
-        dead.hold('1.dead', 'dead', '0')
+        dead.hold('1.dead', Sighting('dead', '0'))
     second = wait_in(queue, threads).result()
     assert dead.held and time.monotonic() - dead.held.since >= 0.2
     assert second.left_behind is dead.held
@@ -153,11 +153,11 @@ def test_dead_head_is_passed_over_after_a_lease(
 def test_head_that_renews_is_waited_for(threads: ThreadPoolExecutor) -> None:
     queue = LockQueue(10, 0.3)
     with queue.turn(KEY, soon()) as living:
-        living.hold('1.living', 'living', '0')
+        living.hold('1.living', Sighting('living', '0'))
     second = wait_in(queue, threads)
     for date in range(1, 6):
         time.sleep(0.1)
-        living.hold('1.living', 'living', str(date))
+        living.hold('1.living', Sighting('living', str(date)))
     assert not second.done()
     queue.leave(KEY, living)
     assert second.result().left_behind is None
@@ -168,9 +168,11 @@ def test_dead_head_that_comes_back_disturbs_nobody(
 ) -> None:
     queue = LockQueue(10, 0.05)
     with queue.turn(KEY, soon()) as dead:
-        dead.hold('1.dead', 'dead', '0')
+        dead.hold('1.dead', Sighting('dead', '0'))
     second = wait_in(
-        queue, threads, lambda turn: turn.hold('2.new', 'new', '1')
+        queue,
+        threads,
+        lambda turn: turn.hold('2.new', Sighting('new', '1')),
     )
     second.result()
     queue.leave(KEY, dead)
@@ -397,7 +399,7 @@ def test_fork_keeps_nothing_alive(monkeypatch: pytest.MonkeyPatch) -> None:
         os, 'register_at_fork', lambda **hook: hooks.extend(hook.values())
     )
     queue = LockQueue(0, 10)
-    queue._enter(KEY, soon())
+    queue.turn(KEY, soon())
     hooks[0]()
     assert queue._queues == {}
     del queue
