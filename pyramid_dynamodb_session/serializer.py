@@ -13,12 +13,18 @@ class JSONSerializer:
     console; only what UTF-8 can't say (lone surrogates) is escaped.
     """
 
-    _utf8 = json.JSONEncoder(ensure_ascii=False, separators=(',', ':'))
-    _ascii = json.JSONEncoder(separators=(',', ':'))
+    # What contains itself is too deep, and need not be looked for.
+    _utf8 = json.JSONEncoder(
+        ensure_ascii=False, separators=(',', ':'), check_circular=False
+    )
+    _ascii = json.JSONEncoder(separators=(',', ':'), check_circular=False)
     _decoder = json.JSONDecoder()
 
     def dumps(self, obj: Any) -> bytes:
-        """Serialize; TypeError or ValueError for what JSON can't say."""
+        """Serialize what JSON can say.
+
+        Raises TypeError, ValueError or RecursionError for what it can't.
+        """
         try:
             return self._utf8.encode(obj).encode()
         except UnicodeEncodeError:
