@@ -248,13 +248,20 @@ class CurlClient:
         headers = HEADERS[operation]
         if credentials.token:
             headers = [*headers, f'X-Amz-Security-Token: {credentials.token}']
-        connection = self._borrow()
+        idle = self._idle[os.getpid()]
+        try:
+            connection = idle.pop()
+        except IndexError:
+            connection = _Connection(self._pycurl, self._options)
         try:
             return connection.post(credentials, headers, body)
         except self._pycurl.error as error:
             raise self._transport_error(error, connection) from None
         finally:
-            self._give_back(connection)
+            if len(idle) < self._pool_size:
+                idle.append(connection)
+            else:
+                connection.close()
 
     def _service_error(
         self, operation: str, answer: _Answer, retries: int
@@ -328,19 +335,6 @@ class CurlClient:
             c.PROXY: self._proxy,
             c.NOPROXY: '',
         }
-
-    def _borrow(self) -> _Connection:
-        try:
-            return self._idle[os.getpid()].pop()
-        except IndexError:
-            return _Connection(self._pycurl, self._options)
-
-    def _give_back(self, connection: _Connection) -> None:
-        idle = self._idle[os.getpid()]
-        if len(idle) < self._pool_size:
-            idle.append(connection)
-        else:
-            connection.close()
 
     def _close_idle(self) -> None:
         idle = self._idle[os.getpid()]
