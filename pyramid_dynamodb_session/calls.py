@@ -66,7 +66,7 @@ class Calls:
         return self.send(
             operation,
             TableName=self._table.name,
-            Key={self._table.key_name: {'S': name}},
+            Key=self.key(name),
             **parameters,
         )
 

@@ -19,6 +19,8 @@ POOL_CONNECTIONS = 100
 class ProcessClient:
     """A client made at first use, once in each process.
 
+    What was once found in it is an attribute from then on.
+
     :param make: returns a new boto3 client.
     """
 
@@ -40,7 +42,6 @@ class ProcessClient:
                 if self._client is None:
                     self._client = self._make()
         found = getattr(self._client, name)
-        # an attribute from now on, found without this method
         setattr(self, name, found)
         return found
 

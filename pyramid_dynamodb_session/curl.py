@@ -14,7 +14,6 @@ from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakSet
@@ -115,8 +114,9 @@ class CurlClient:
 
     ``get_item``, ``put_item``, ``update_item``, ``delete_item`` and
     ``transact_write_items`` take the keyword arguments, give the replies and
-    raise the errors of the boto3 client, at a fraction of its CPU time.
-    Everything else is that client's own.
+    raise the errors of the boto3 client, at a fraction of its CPU time; the
+    ``HTTPHeaders`` of a reply are a mapping, but no dict. Everything else is
+    that client's own.
 
     Endpoint, region, timeouts, attempts, the size of the pool, proxies and
     the user agent are those of ``client``. Threads may share a CurlClient;
@@ -348,31 +348,35 @@ class _Headers(Mapping[str, str]):
 
     def __init__(self, lines: bytes) -> None:
         self._lines = lines
+        self._parsed: dict[str, str] | None = None
 
-    @cached_property
-    def _parsed(self) -> dict[str, str]:
-        lines = self._lines.decode('latin-1').split('\r\n')
-        pairs = (line.partition(':') for line in lines)
-        return {
-            name.lower(): text.strip() for name, colon, text in pairs if colon
-        }
+    def _all(self) -> dict[str, str]:
+        if self._parsed is None:
+            lines = self._lines.decode('latin-1').split('\n')
+            pairs = (line.partition(':') for line in lines)
+            self._parsed = {
+                name.lower(): text.strip()
+                for name, colon, text in pairs
+                if colon
+            }
+        return self._parsed
 
     def __getitem__(self, name: str) -> str:
-        return self._parsed[name]
+        return self._all()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._parsed)
+        return iter(self._all())
 
     def __len__(self) -> int:
-        return len(self._parsed)
+        return len(self._all())
 
     def __repr__(self) -> str:
-        return repr(self._parsed)
+        return repr(self._all())
 
-    def first(self, pattern: re.Pattern[bytes]) -> str | None:
-        """What a `pattern` finds in the lines as they came."""
-        found = pattern.search(self._lines)
-        return found[1].decode() if found else None
+    def last(self, pattern: re.Pattern[bytes]) -> str | None:
+        """What a `pattern` finds last: an answer may begin with another."""
+        found = pattern.findall(self._lines)
+        return found[-1].decode('latin-1') if found else None
 
 
 class _Answer(NamedTuple):
@@ -467,7 +471,7 @@ def _without_password(url: str) -> str:
 
 
 def _check_sum(answer: _Answer) -> None:
-    expected = answer.headers.first(CHECKSUM)
+    expected = answer.headers.last(CHECKSUM)
     if expected and int(expected) != zlib.crc32(answer.body):
         raise ValueError('damaged on the way')
 
@@ -477,7 +481,7 @@ def _reply(answer: _Answer, retries: int) -> dict[str, Any]:
     decode = _decode_binary if b'"B' in answer.body else _decode
     reply: dict[str, Any] = decode(answer.body.decode())
     reply['ResponseMetadata'] = {
-        'RequestId': answer.headers.first(REQUEST_ID),
+        'RequestId': answer.headers.last(REQUEST_ID),
         'HTTPStatusCode': answer.status,
         'HTTPHeaders': answer.headers,
         'RetryAttempts': retries,

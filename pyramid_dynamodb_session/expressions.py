@@ -44,8 +44,8 @@ def update(
 ) -> dict[str, Any]:
     """The ``UpdateItem`` that sets `attributes` under a `condition`.
 
-    :param values: those that the condition, and `more`, speak of; the
-        values of the `attributes` come in.
+    :param values: those that the condition, and `more`, speak of; those of
+        the `attributes` are added to it.
     :param more: what is done besides.
     :param ttl_attribute: the one whose name may be no word of expressions.
     """

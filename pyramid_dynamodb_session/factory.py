@@ -172,10 +172,11 @@ class Life:
             saves = False
         finally:
             session.close('the response has been made')
-        if response.vary is None:
-            response.headerlist.append(('Vary', 'Cookie'))
+        vary = response.vary
+        if vary is None:
+            response.headers['Vary'] = 'Cookie'
         else:
-            response.vary = sorted({*response.vary, 'Cookie'})
+            response.vary = sorted({*vary, 'Cookie'})
         if saves:
             self._write_cookie(request, response)
         return response

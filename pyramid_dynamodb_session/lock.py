@@ -124,10 +124,11 @@ class LockQueue:
                     'lock_queue_limit allows',
                     retry_after=1,
                 )
+            if queue:
+                turn.called = threading.Event()
             queue.append(turn)
             if queue[0] is turn:
                 return turn
-            turn.called = threading.Event()
         turn.waited = True
         try:
             self._wait(key, turn, deadline)

@@ -13,18 +13,12 @@ class JSONSerializer:
     console; only what UTF-8 can't say (lone surrogates) is escaped.
     """
 
-    # What contains itself is too deep, and need not be looked for.
-    _utf8 = json.JSONEncoder(
-        ensure_ascii=False, separators=(',', ':'), check_circular=False
-    )
-    _ascii = json.JSONEncoder(separators=(',', ':'), check_circular=False)
+    _utf8 = json.JSONEncoder(ensure_ascii=False, separators=(',', ':'))
+    _ascii = json.JSONEncoder(separators=(',', ':'))
     _decoder = json.JSONDecoder()
 
     def dumps(self, obj: Any) -> bytes:
-        """Serialize what JSON can say.
-
-        Raises TypeError, ValueError or RecursionError for what it can't.
-        """
+        """Serialize; TypeError or ValueError for what JSON can't say."""
         try:
             return self._utf8.encode(obj).encode()
         except UnicodeEncodeError:

@@ -77,7 +77,7 @@ class DynamoDBSession(MutableMapping[str, Any]):
     not allow the use.
     """
 
-    #: what was read; not there before
+    #: what was read, or begun; absent until the first use
     _record: SessionRecord
     _items: dict[str, Any] | None = None
     _new_timeout: int | None = None

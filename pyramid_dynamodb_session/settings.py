@@ -36,6 +36,18 @@ ATTRIBUTES = {
     'TakenOver',
     'Ver',
 }
+#: WebOb neither reads nor writes cookies of these names.
+COOKIE_ATTRIBUTES = {
+    'comment',
+    'domain',
+    'expires',
+    'httponly',
+    'max-age',
+    'path',
+    'samesite',
+    'secure',
+    'version',
+}
 STATES = ('exclusive', 'read_only', 'optimistic', 'disabled')
 TRUE = {'true', 'yes', 'on', '1', 't', 'y'}
 FALSE = {'false', 'no', 'off', '0', 'f', 'n'}
@@ -151,6 +163,8 @@ def cookie_name(value: Any) -> str:
     name = text(value)
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
         raise ValueError('a cookie name as RFC 6265 has it')
+    if name.startswith('$') or name.lower() in COOKIE_ATTRIBUTES:
+        raise ValueError('a name that no attribute of a cookie has')
     return name
 
 

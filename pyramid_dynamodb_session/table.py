@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 import threading
@@ -59,23 +58,24 @@ class Table:
         self.name = settings.table
         self._settings = settings
         self._initializing = threading.Lock()
+        self._key_name = ''
 
     def initialize(self) -> None:
         """Validate or create it; ConfigurationError if it can't be used."""
         with self._initializing:
-            self.key_name = ensure_table(self.client, self._settings)
+            self._key_name = ensure_table(self.client, self._settings)
 
-    @functools.cached_property
+    @property
     def key_name(self) -> str:
         """What the hash key is called; looked up at first use."""
-        try:
-            self.initialize()
-        except ConfigurationError as error:
-            raise SessionStoreUnavailable(
-                str(error), retry_after=RETRY_AFTER
-            ) from error
-        # which is no more than an attribute by now
-        return self.key_name
+        if not self._key_name:
+            try:
+                self.initialize()
+            except ConfigurationError as error:
+                raise SessionStoreUnavailable(
+                    str(error), retry_after=RETRY_AFTER
+                ) from error
+        return self._key_name
 
 
 def ensure_table(client: Any, settings: StoreSettings) -> str:

@@ -55,6 +55,7 @@ pycurl = pytest.importorskip('pycurl')
 
 CREDENTIALS = Credentials(ACCESS_KEY, SECRET_KEY, 'token')
 KEY = {'SessionId': {'S': 'a'}}
+REQUEST_ID = 'x-amzn-requestid'
 
 
 def boto3_client(url: str, region: str = 'us-west-2', **config: Any) -> Any:
@@ -629,6 +630,31 @@ def test_the_checksum_is_of_the_body(wire: Wire) -> None:
     assert get(curl_client(wire.url))['Item'] == {'S': {'S': 'text'}}
 
 
+@pytest.mark.parametrize(
+    'earlier',
+    [
+        b'',
+        b'HTTP/1.1 100 Continue\r\nx-amz-crc32: 7\r\n\r\n',
+        b'HTTP/1.1 103 Early Hints\r\nx-amzn-requestid: not me\r\n\r\n',
+    ],
+)
+@pytest.mark.parametrize('end', [b'\r\n', b'\n'])
+def test_headers_are_the_last_ones(
+    wire: Wire, earlier: bytes, end: bytes
+) -> None:
+    crc = f'X-AMZ-CRC32:{zlib.crc32(b"{}")} '
+    canned = answer(
+        b'{}', '200 OK', 'Server: \xe9', crc, 'x-amzn-RequestId: I'
+    )
+    wire.answers = [earlier + canned.replace(b'\r\n', end)]
+    metadata = get(curl_client(wire.url))['ResponseMetadata']
+    assert metadata['RequestId'] == metadata['HTTPHeaders'][REQUEST_ID] == 'I'
+    assert metadata['HTTPHeaders']['content-length'] == '2'
+    assert 'x-amz-crc32' in metadata['HTTPHeaders']
+    assert len(metadata['HTTPHeaders']) == 4
+    assert "'server': " in repr(metadata['HTTPHeaders'])
+
+
 def test_a_reply_is_not_read_without_end(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1052,12 +1078,17 @@ def test_a_libcurl_that_does_not_sign(monkeypatch: pytest.MonkeyPatch) -> None:
         curl_client('http://localhost')
 
 
-def test_an_old_libcurl(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    'version', [('7.88.1', 0x075801), ('8.3.0', 0x080300)]
+)
+def test_an_old_libcurl(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[str, int]
+) -> None:
     found = list(pycurl.version_info())
-    found[1:3] = '7.88.1', 0x075801
+    found[1:3] = version
     monkeypatch.setattr(pycurl, 'version_info', lambda: tuple(found))
     with pytest.raises(
-        ConfigurationError, match=r'this one has libcurl 7\.88'
+        ConfigurationError, match=f'this one has libcurl {version[0]}'
     ):
         curl_client('http://localhost')
 

@@ -261,6 +261,8 @@ REFUSED = [
     ('touch_interval', '-1', 'whole number of seconds from 0'),
     ('set_on_exception', 'x', 'true or false'),
     ('cookie_name', 'a b', 'RFC 6265'),
+    ('cookie_name', '$version', 'attribute'),
+    ('cookie_name', 'Path', 'attribute'),
     ('cookie_name', '', 'text'),
     ('cookie_name', None, 'text'),
     ('cookie_max_age', '0', 'whole number of seconds from 1'),
