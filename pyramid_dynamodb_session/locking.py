@@ -10,7 +10,6 @@ import logging
 import math
 import secrets
 import time
-from typing import Any
 
 from .calls import Calls, ConditionFailed, part
 from .errors import SessionStoreUnavailable
@@ -56,6 +55,10 @@ class Locks:
         self._queue = LockQueue(settings.lock_queue_limit, self._lease)
         self._renewals = Renewals(self._lease, self.renew)
         self._journal: Journal | None = None
+        #: :meth:`.lock.LockQueue.turn`, by names of items
+        self.turn = self._queue.turn
+        #: :meth:`.lock.Renewals.add`
+        self.renew_while_alive = self._renewals.add
 
     def noted_in(self, journal: Journal, calls: Calls) -> Locks:
         """The same locks, what is done with them noted in a `journal`."""
@@ -63,10 +66,6 @@ class Locks:
         noted._calls = calls
         noted._journal = journal
         return noted
-
-    def turn(self, name: str, deadline: float) -> Turn:
-        """As :meth:`.lock.LockQueue.turn`."""
-        return self._queue.turn(name, deadline)
 
     def renew(self, name: str, lock_id: str) -> bool:
         """Give a lock another lease; False if it is held no more."""
@@ -87,10 +86,6 @@ class Locks:
         if turn is not None:
             turn.hold(lock_id, Sighting(values[':me']['S'], str(date)))
         return True
-
-    def renew_while_alive(self, owner: Any, name: str, lock_id: str) -> None:
-        """Renew a lock until it is let go, or its `owner` is no more."""
-        self._renewals.add(owner, name, lock_id)
 
     def take(self, name: str, turn: Turn, deadline: float) -> Item | None:
         """The item, its lock taken; None if there is no living one."""
