@@ -38,6 +38,8 @@ from botocore.retries.quota import RetryQuota
 from botocore.utils import get_environ_proxies
 from pyramid.exceptions import ConfigurationError
 
+from .serializer import decode
+
 log = logging.getLogger(__name__)
 
 #: Earlier ones sign a suppressed ``Expect:``, leave the token unsigned, or
@@ -478,8 +480,8 @@ def _check_sum(answer: _Answer) -> None:
 
 def _reply(answer: _Answer, retries: int) -> dict[str, Any]:
     # Text right under B or BS is binary data, and nothing else can be.
-    decode = _decode_binary if b'"B' in answer.body else _decode
-    reply: dict[str, Any] = decode(answer.body.decode())
+    decoder = WITH_BINARY if b'"B' in answer.body else WITHOUT_BINARY
+    reply: dict[str, Any] = decode(answer.body.decode(), decoder)
     reply['ResponseMetadata'] = {
         'RequestId': answer.headers.last(REQUEST_ID),
         'HTTPStatusCode': answer.status,
@@ -504,8 +506,8 @@ def _decode_bytes(value: dict[str, Any]) -> dict[str, Any]:
 _encode = json.JSONEncoder(
     separators=(',', ':'), default=_encode_bytes, check_circular=False
 ).encode
-_decode = json.JSONDecoder().decode
-_decode_binary = json.JSONDecoder(object_hook=_decode_bytes).decode
+WITH_BINARY = json.JSONDecoder(object_hook=_decode_bytes)
+WITHOUT_BINARY = json.JSONDecoder()
 
 
 def _is_transient(error: Exception) -> bool:

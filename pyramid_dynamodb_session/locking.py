@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import secrets
+import os
 import time
 
 from .calls import Calls, ConditionFailed, part
@@ -89,7 +89,7 @@ class Locks:
 
     def take(self, name: str, turn: Turn, deadline: float) -> Item | None:
         """The item, its lock taken; None if there is no living one."""
-        me = secrets.token_hex(11)
+        me = os.urandom(11).hex()
         patience = Patience(self._lease, deadline, turn.left_behind)
         holder = self._holder_seen(name) if turn.contended else None
         while True:

@@ -293,7 +293,7 @@ class DynamoDBSession(MutableMapping[str, Any]):
 
     def release(self) -> None:
         """Give the lock back and save nothing."""
-        lock_id = self._take_lock_id()
+        lock_id, self._lock_id = self._lock_id, None
         if lock_id is None:
             return
         self._begun = time.monotonic()
@@ -416,7 +416,7 @@ class DynamoDBSession(MutableMapping[str, Any]):
             self._save_or_release(items)
 
     def _remove(self, session_id: str) -> None:
-        lock_id = self._take_lock_id()
+        lock_id, self._lock_id = self._lock_id, None
         self._invalidated = None
         try:
             self._store.remove_item(session_id, lock_id)
@@ -455,7 +455,8 @@ class DynamoDBSession(MutableMapping[str, Any]):
         self._happened(SessionCreated)
 
     def _save_or_release(self, items: dict[str, Any]) -> None:
-        session_id, lock_id = str(self._id), self._take_lock_id()
+        session_id = str(self._id)
+        lock_id, self._lock_id = self._lock_id, None
         payload = self._dumps(session_id, items, lock_id)
         record = self._record
         record.timeout = self.timeout
@@ -525,7 +526,3 @@ class DynamoDBSession(MutableMapping[str, Any]):
         self._must_save = False
         self._must_move = False
         self.slid = True
-
-    def _take_lock_id(self) -> str | None:
-        lock_id, self._lock_id = self._lock_id, None
-        return lock_id

@@ -143,6 +143,14 @@ def test_serializer_that_says_nothing_is_stored_all_the_same() -> None:
     assert there_and_back(ItemCodec(Silent()), {}) == {'said': b''}
 
 
+def test_json_may_be_edited_by_hand_but_not_be_followed_by_more() -> None:
+    serializer = JSONSerializer()
+    assert serializer.loads(b' {"n": 1}\n') == {'n': 1}
+    for data in (b'', b' ', b'{"n":1}{}', b'{"n":1},', b'{"n":1'):
+        with pytest.raises(ValueError):
+            serializer.loads(data)
+
+
 # -- what can't be stored -------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pyramid.request import Request
 
 from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
-from pyramid_dynamodb_session.curl import _decode_binary
+from pyramid_dynamodb_session.curl import WITH_BINARY
 from pyramid_dynamodb_session.encryption import Cipher
 from pyramid_dynamodb_session.item import (
     PAYLOAD_LIMIT,
@@ -23,6 +23,7 @@ from pyramid_dynamodb_session.locking import (
     taken_over_at,
 )
 from pyramid_dynamodb_session.serializer import JSONSerializer
+from pyramid_dynamodb_session.serializer import decode as decode_json
 from pyramid_dynamodb_session.settings import FactorySettings
 
 ID = 'i' * 43
@@ -71,7 +72,7 @@ def item(data: bytes) -> None:
         return
     # as a reply has it that nobody has looked into
     try:
-        reply = _decode_binary(data.decode())
+        reply = decode_json(data.decode(), WITH_BINARY)
     except (AttributeError, RecursionError, TypeError, ValueError):
         return
     if isinstance(reply, dict):
