@@ -724,7 +724,7 @@ def test_new_id_kills_the_old_one(state: str, app: SmallApp) -> None:
 
 APP = 'tests.state_app:main'
 #: What four clients at once need on one session; see the documentation.
-ATTEMPTS = 40
+ATTEMPTS = 60
 
 
 @pytest.mark.parametrize('path', ['/save', '/stream'])
