@@ -46,7 +46,6 @@ COOKIE_ATTRIBUTES = {
     'path',
     'samesite',
     'secure',
-    'version',
 }
 STATES = ('exclusive', 'read_only', 'optimistic', 'disabled')
 TRUE = {'true', 'yes', 'on', '1', 't', 'y'}

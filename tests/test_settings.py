@@ -174,6 +174,7 @@ ACCEPTED = [
     ('secret', f'{LONG} {LONG}y', (LONG, LONG + 'y')),
     ('secret', (LONG,), (LONG,)),
     ('cookie_name', 'my-session', 'my-session'),
+    ('cookie_name', 'version', 'version'),
     ('cookie_max_age', '3600', 3600),
     ('cookie_path', '/shop', '/shop'),
     ('cookie_domain', '.example.com', '.example.com'),
