@@ -38,7 +38,7 @@ from botocore.retries.quota import RetryQuota
 from botocore.utils import get_environ_proxies
 from pyramid.exceptions import ConfigurationError
 
-from .serializer import decode
+from .serializer import DECODER, decode
 
 log = logging.getLogger(__name__)
 
@@ -480,7 +480,7 @@ def _check_sum(answer: _Answer) -> None:
 
 def _reply(answer: _Answer, retries: int) -> dict[str, Any]:
     # Text right under B or BS is binary data, and nothing else can be.
-    decoder = WITH_BINARY if b'"B' in answer.body else WITHOUT_BINARY
+    decoder = BINARY_DECODER if b'"B' in answer.body else DECODER
     reply: dict[str, Any] = decode(answer.body.decode(), decoder)
     reply['ResponseMetadata'] = {
         'RequestId': answer.headers.last(REQUEST_ID),
@@ -506,8 +506,7 @@ def _decode_bytes(value: dict[str, Any]) -> dict[str, Any]:
 _encode = json.JSONEncoder(
     separators=(',', ':'), default=_encode_bytes, check_circular=False
 ).encode
-WITH_BINARY = json.JSONDecoder(object_hook=_decode_bytes)
-WITHOUT_BINARY = json.JSONDecoder()
+BINARY_DECODER = json.JSONDecoder(object_hook=_decode_bytes)
 
 
 def _is_transient(error: Exception) -> bool:

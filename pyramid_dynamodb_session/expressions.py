@@ -44,17 +44,16 @@ def update(
 ) -> dict[str, Any]:
     """The ``UpdateItem`` that sets `attributes` under a `condition`.
 
-    :param values: those that the condition, and `more`, speak of; those of
-        the `attributes` are added to it.
+    :param values: those that the condition, and `more`, speak of.
     :param more: what is done besides.
     :param ttl_attribute: the one whose name may be no word of expressions.
     """
     assignments, names = assigned(tuple(attributes), ttl_attribute)
-    values.update(zip(names, attributes.values(), strict=True))
+    assigned_values = zip(names, attributes.values(), strict=True)
     parameters = {
         'UpdateExpression': f'SET {assignments}{more}',
         'ConditionExpression': condition,
-        'ExpressionAttributeValues': values,
+        'ExpressionAttributeValues': values | dict(assigned_values),
         'ReturnValuesOnConditionCheckFailure': 'ALL_OLD',
     }
     if ':ttl' in names:

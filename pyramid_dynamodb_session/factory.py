@@ -174,6 +174,7 @@ class Life:
             session.close('the response has been made')
         vary = response.vary
         if vary is None:
+            # in nearly every request, where setting the list costs more
             response.headers['Vary'] = 'Cookie'
         else:
             response.vary = sorted({*vary, 'Cookie'})

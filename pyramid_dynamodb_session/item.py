@@ -237,7 +237,9 @@ def smallest(payload: bytes, overhead: int) -> dict[str, Any]:
         return {'S': text}
     packed = zlib.compress(payload, 1)
     saves = write_units(overhead + len(packed)) < write_units(size)
-    return {'S': text} if text is not None and not saves else {'B': packed}
+    if text is None or saves:
+        return {'B': packed}
+    return {'S': text}
 
 
 def as_text(payload: bytes) -> str | None:

@@ -199,8 +199,9 @@ class LockQueue:
         """Whose turn it is, if it is the one who holds `lock_id`."""
         with self._mutex:
             queue = self._queues.get(key)
-            head = queue[0] if queue is not None else None
-        return head if head and head.lock_id == lock_id else None
+            if queue is not None and queue[0].lock_id == lock_id:
+                return queue[0]
+        return None
 
 
 class Patience:

@@ -1,9 +1,14 @@
-"""JSON, compact: how a session's items become bytes unless told otherwise."""
+"""JSON, compact: how a session's items become bytes unless told otherwise.
+
+The replies that come over libcurl are read with :func:`decode` as well.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+DECODER = json.JSONDecoder()
 
 
 class JSONSerializer:
@@ -15,7 +20,6 @@ class JSONSerializer:
 
     _utf8 = json.JSONEncoder(ensure_ascii=False, separators=(',', ':'))
     _ascii = json.JSONEncoder(separators=(',', ':'))
-    _decoder = json.JSONDecoder()
 
     def dumps(self, obj: Any) -> bytes:
         """Serialize; TypeError or ValueError for what JSON can't say."""
@@ -26,10 +30,10 @@ class JSONSerializer:
 
     def loads(self, data: bytes) -> Any:
         """Deserialize; ValueError when malformed."""
-        return decode(data.decode(), self._decoder)
+        return decode(data.decode())
 
 
-def decode(text: str, decoder: json.JSONDecoder) -> Any:
+def decode(text: str, decoder: json.JSONDecoder = DECODER) -> Any:
     """As ``decoder.decode``, which takes longer over what is short."""
     text = text.strip()
     found, end = decoder.raw_decode(text)

@@ -9,7 +9,7 @@ from typing import Any
 from pyramid.request import Request
 
 from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
-from pyramid_dynamodb_session.curl import WITH_BINARY
+from pyramid_dynamodb_session.curl import BINARY_DECODER
 from pyramid_dynamodb_session.encryption import Cipher
 from pyramid_dynamodb_session.item import (
     PAYLOAD_LIMIT,
@@ -72,7 +72,7 @@ def item(data: bytes) -> None:
         return
     # as a reply has it that nobody has looked into
     try:
-        reply = decode_json(data.decode(), WITH_BINARY)
+        reply = decode_json(data.decode(), BINARY_DECODER)
     except (AttributeError, RecursionError, TypeError, ValueError):
         return
     if isinstance(reply, dict):
