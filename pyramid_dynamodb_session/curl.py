@@ -450,13 +450,15 @@ def _import_pycurl(scheme: str) -> Any:
         ) from error
     _, version, number, *_, protocols = pycurl.version_info()[:9]
     try:
-        pycurl.Curl().setopt(pycurl.AWS_SIGV4, 'aws:amz')
+        curl = pycurl.Curl()
+        curl.setopt(pycurl.AWS_SIGV4, 'aws:amz')
+        curl.getinfo(pycurl.RETRY_AFTER)
     except (AttributeError, pycurl.error):
         number = 0
     if number < OLDEST_LIBCURL:
         raise ConfigurationError(
-            'transport = curl needs pycurl with libcurl 8.4 or later that'
-            f' signs for AWS; this one has libcurl {version}:'
+            'transport = curl needs pycurl 7.48 with libcurl 8.4, or later,'
+            f' that signs for AWS; this one has libcurl {version}:'
             ' pip install "pyramid_dynamodb_session[curl]"'
         )
     if scheme not in protocols:

@@ -1066,8 +1066,11 @@ def test_without_pycurl(monkeypatch: pytest.MonkeyPatch) -> None:
         curl_client('http://localhost')
 
 
-def test_a_pycurl_that_does_not_sign(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(pycurl, 'AWS_SIGV4')
+@pytest.mark.parametrize('lacking', ['AWS_SIGV4', 'RETRY_AFTER'])
+def test_a_pycurl_that_is_too_old(
+    monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    monkeypatch.delattr(pycurl, lacking)
     with pytest.raises(ConfigurationError, match='that signs for AWS'):
         curl_client('http://localhost')
 
