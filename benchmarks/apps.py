@@ -449,7 +449,7 @@ def floor_app(client: Any, options: Options) -> Any:
 
 def tuned_client(options: Options) -> Any:
     """The very client that the package makes."""
-    from pyramid_dynamodb_session.clients import make_client
+    from pyramid_dynamodb_session.dynamodb.client import make_client
     from pyramid_dynamodb_session.settings import FactorySettings
 
     settings = our_settings(options, '', 'boto3')

@@ -24,7 +24,7 @@ class SessionResponseError(SessionError):
     ``str(error)`` is the ``message``, written for the log; the body of the
     response says only what the visitor needs, the class's ``explanation``.
 
-    :param message: what happened and what to do about it.
+    :param message: what notify and what to do about it.
     :param retry_after: seconds, sent as the ``Retry-After`` header.
     """
 

@@ -19,10 +19,11 @@ from pyramid.interfaces import ISessionFactory
 from pyramid.threadlocal import manager
 from zope.interface import implementedBy, implementer
 
-from .clients import client_from_settings
+from ._recorder import Recorder
 from .cookie import SessionCookie
+from .dynamodb.client import client_from_settings
 from .errors import SessionClosed, SessionError, SessionResponseError
-from .events import CookieRejected, Journal, SessionEvent, SessionUsed
+from .events import CookieRejected, SessionEvent, SessionUsed
 from .session import DynamoDBSession
 from .settings import STATES, FactorySettings
 from .store import DynamoDBSessionStore
@@ -39,7 +40,7 @@ except ImportError:
 log = logging.getLogger(__name__)
 
 #: Where a request keeps its lives with sessions, and its view's state.
-LIVES = '_dynamodb_session_lives'
+LIFECYCLES = '_dynamodb_session_lifecycles'
 STATE = '_dynamodb_session_state'
 #: Where a registry keeps whether anybody listens; applications do not change.
 LISTENED = '_dynamodb_session_listened'
@@ -74,16 +75,16 @@ class DynamoDBSessionFactory:
         )
 
     def __call__(self, request: Any) -> DynamoDBSession:
-        return self._life(request).session
+        return self._lifecycle(request).session
 
-    def _life(self, request: Any) -> Life:
-        lives = lives_of(request)
+    def _lifecycle(self, request: Any) -> RequestLifecycle:
+        lives = lifecycles_of(request)
         if self in lives:
             return lives[self]
         parent = self._parent(request)
         if parent is not None:
-            return self._life(parent)
-        life = lives[self] = Life(self, request)
+            return self._lifecycle(parent)
+        life = lives[self] = RequestLifecycle(self, request)
         return life
 
     def _parent(self, request: Any) -> Any:
@@ -118,23 +119,23 @@ class DynamoDBSessionFactory:
         return state or self.settings.session_state
 
 
-class Life:
+class RequestLifecycle:
     """What a request does with its session, from the first use to the end."""
 
     def __init__(self, factory: DynamoDBSessionFactory, request: Any) -> None:
         self._factory = factory
         self._sent_id = factory.cookie.read(request)
-        self._journal = Journal(request) if is_listened(request) else None
+        self._recorder = Recorder(request) if is_listened(request) else None
         rejected = self._sent_id is None and factory.cookie.is_sent(request)
-        if rejected and self._journal is not None:
-            self._journal.happened(CookieRejected)
+        if rejected and self._recorder is not None:
+            self._recorder.notify(CookieRejected)
         self.session = DynamoDBSession(
             factory.store,
             session_id=self._sent_id,
             state=factory.state(request),
             touch_interval=factory.settings.touch_interval,
             on_load=partial(self._begin, request),
-            journal=self._journal,
+            recorder=self._recorder,
         )
         self._finished = False
         #: when the session was first used, on the monotonic clock
@@ -155,7 +156,7 @@ class Life:
         """Where the tween has not run, or the session was used after it."""
         finished = self.finish(request, response)
         if finished is not response:
-            become(response, finished, request)
+            replace_response(response, finished, request)
 
     def finish(self, request: Any, response: Any) -> Any:
         """Save; return the response with the cookie, or that of the error."""
@@ -215,11 +216,11 @@ class Life:
         except SessionError as error:
             log.warning('the lock of a session was not given back: %s', error)
         session.close('the request has ended')
-        if self._journal is not None:
+        if self._recorder is not None:
             if self._begun is not None:
                 seconds = time.monotonic() - self._begun
-                self._journal.happened(SessionUsed, seconds)
-            self._journal.close()
+                self._recorder.notify(SessionUsed, seconds)
+            self._recorder.close()
 
 
 def is_listened(request: Any) -> bool:
@@ -247,18 +248,20 @@ def has_ended(request: Any) -> bool:
     )
 
 
-def lives_of(request: Any) -> dict[DynamoDBSessionFactory, Life]:
+def lifecycles_of(
+    request: Any,
+) -> dict[DynamoDBSessionFactory, RequestLifecycle]:
     """The lives that are a request's own, one for each session factory."""
-    lives: dict[DynamoDBSessionFactory, Life] = vars(request).setdefault(
-        LIVES, {}
-    )
+    lives: dict[DynamoDBSessionFactory, RequestLifecycle] = vars(
+        request
+    ).setdefault(LIFECYCLES, {})
     return lives
 
 
 def enter_state(request: Any, state: str | None) -> None:
     """Go on in the `state` of a view, which may be None for the default."""
     setattr(request, STATE, state)
-    for factory, life in lives_of(request).items():
+    for factory, life in lifecycles_of(request).items():
         life.session.enter(factory.state(request), life.saves(request))
 
 
@@ -273,7 +276,7 @@ def session_tween_factory(
         except SessionResponseError as error:
             # from a tween above the exception views, as pyramid_tm is
             response = error_response(request, error)
-        for life in tuple(lives_of(request).values()):
+        for life in tuple(lifecycles_of(request).values()):
             response = life.finish(request, response)
         return response
 
@@ -292,8 +295,8 @@ def error_response(request: Any, error: SessionResponseError) -> Any:
         return error
 
 
-def become(response: Any, other: Any, request: Any) -> None:
-    """Turn a `response` that can't be replaced any more into the `other`."""
+def replace_response(response: Any, other: Any, request: Any) -> None:
+    """Ticket a `response` that can't be replaced any more into the `other`."""
     if isinstance(other, HTTPException):
         other.prepare(request.environ)
     response.status = other.status

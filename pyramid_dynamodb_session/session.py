@@ -14,6 +14,7 @@ from typing import Any
 from pyramid.interfaces import ISession
 from zope.interface import implementer
 
+from ._recorder import Recorder
 from .errors import (
     SessionClosed,
     SessionConflict,
@@ -26,7 +27,6 @@ from .errors import (
     SessionStoreUnavailable,
 )
 from .events import (
-    Journal,
     LockLost,
     LockTimedOut,
     SaveConflicted,
@@ -36,8 +36,8 @@ from .events import (
     SessionSaved,
     StoreFailed,
 )
-from .item import SessionRecord
 from .store import DynamoDBSessionStore
+from .store.item import SessionRecord
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +103,10 @@ class DynamoDBSession(MutableMapping[str, Any]):
         state: str = 'exclusive',
         touch_interval: int = 60,
         on_load: Callable[[], None] = nothing,
-        journal: Journal | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
-        self._store = store if journal is None else store.noted_in(journal)
-        self.journal = journal
+        self._store = store if recorder is None else store.bind(recorder)
+        self.recorder = recorder
         self._state = state
         self._touch_interval = touch_interval
         self._on_load = on_load
@@ -423,21 +423,21 @@ class DynamoDBSession(MutableMapping[str, Any]):
         except SessionLockLost:
             # whoever has the lock by now: what was invalidated must not live
             self._store.remove_item(session_id)
-        self._happened(SessionRemoved)
+        self._notify(SessionRemoved)
 
     def _failed(self, error: SessionError) -> None:
         if not isinstance(error, WARNED_OF_OR_USUAL):
             log.warning('%s', error)
-        if self.journal is not None:
-            self.journal.error = str(error)
+        if self.recorder is not None:
+            self.recorder.error = str(error)
         event = FAILURES.get(type(error))
         if event is not None:
-            self._happened(event)
+            self._notify(event)
 
-    def _happened(self, event: type[SessionEvent]) -> None:
-        if self.journal is not None:
+    def _notify(self, event: type[SessionEvent]) -> None:
+        if self.recorder is not None:
             begun, self._begun = self._begun, time.monotonic()
-            self.journal.happened(event, self._begun - begun)
+            self.recorder.notify(event, self._begun - begun)
 
     def _create(self, items: dict[str, Any]) -> None:
         session_id = new_session_id()
@@ -452,7 +452,7 @@ class DynamoDBSession(MutableMapping[str, Any]):
             record=self._record,
         )
         self._is_stored_as(session_id, payload)
-        self._happened(SessionCreated)
+        self._notify(SessionCreated)
 
     def _save_or_release(self, items: dict[str, Any]) -> None:
         session_id = str(self._id)
@@ -483,7 +483,7 @@ class DynamoDBSession(MutableMapping[str, Any]):
             return
         self._is_stored_as(session_id, payload)
         if changed or moving:
-            self._happened(SessionSaved)
+            self._notify(SessionSaved)
 
     def _dumps(
         self, session_id: str, items: dict[str, Any], lock_id: str | None

@@ -11,8 +11,8 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 
 from pyramid_dynamodb_session import store
-from pyramid_dynamodb_session.expressions import UNLOCK
 from pyramid_dynamodb_session.store import DynamoDBSessionStore
+from pyramid_dynamodb_session.store.expressions import UNLOCK
 from tests.wsgi_app import hold
 
 ANY = 'attribute_exists(Ver)'
@@ -24,15 +24,19 @@ def unlock_any(
     """Release whatever lock there is, whoever holds it."""
     name = self._name(session_id)
     self._update(name, self._expiry(record), ANY, {}, more=UNLOCK)
-    self._locks.let_go(name, lock_id)
+    self._locks.leave_holder(name, lock_id)
 
 
 #: What each breakage puts in the place of what.
 BREAKAGES: dict[str, tuple[Any, str, Any]] = {
     # a save that is refused counts as saved, whoever took the lock over
-    'no fencing count': (store, 'was_given', lambda lock, item: True),
+    'no fencing count': (
+        store,
+        'lock_not_taken_over',
+        lambda lock, item: True,
+    ),
     # whoever once held the lock saves
-    'no token check': (store, 'ours', lambda lock_id: (ANY, {})),
+    'no token check': (store, 'lock_condition', lambda lock_id: (ANY, {})),
     # whoever once held the lock unlocks
     'unconditional unlock': (
         DynamoDBSessionStore,

@@ -14,7 +14,7 @@ from pyramid_dynamodb_session import (
     DynamoDBSessionFactory,
     DynamoDBSessionStore,
 )
-from pyramid_dynamodb_session.item import hash_key
+from pyramid_dynamodb_session.store.item import hash_key
 
 PREFIX = 'dynamodb_session.'
 OF_THE_STORE = ('table', 'application')

@@ -17,7 +17,7 @@ from pyramid_dynamodb_session import (
     DynamoDBSessionFactory,
     session_factory_from_settings,
 )
-from pyramid_dynamodb_session.clients import (
+from pyramid_dynamodb_session.dynamodb.client import (
     ProcessClient,
     client_from_settings,
     make_client,

@@ -26,17 +26,17 @@ from pyramid.response import Response
 from pyramid_dynamodb_session import (
     DynamoDBSessionStore,
     SessionLockLost,
-    clients,
     session_factory_from_settings,
 )
-from pyramid_dynamodb_session import sweep as sweeping
-from pyramid_dynamodb_session import table as tables
-from pyramid_dynamodb_session.calls import Calls
 from pyramid_dynamodb_session.command import main, sweeps
 from pyramid_dynamodb_session.command.check import check_clock
 from pyramid_dynamodb_session.command.output import iso, when
-from pyramid_dynamodb_session.item import hash_key
-from pyramid_dynamodb_session.purge import Purge
+from pyramid_dynamodb_session.dynamodb import client as clients
+from pyramid_dynamodb_session.dynamodb import scan as scanning
+from pyramid_dynamodb_session.dynamodb import table as tables
+from pyramid_dynamodb_session.dynamodb.calls import Calls
+from pyramid_dynamodb_session.store.item import hash_key
+from pyramid_dynamodb_session.store.purge import Purge
 from tests.conftest import REGION, SECRET_KEY
 from tests.interposed import Interposed
 from tests.proxy import FaultProxy
@@ -805,7 +805,7 @@ def test_throttling_is_waited_out(
     put: Put,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sweeping, 'THROTTLED_PAUSES', (0, 0))
+    monkeypatch.setattr(scanning, 'THROTTLED_PAUSES', (0, 0))
     put(Expires=seconds(-1))
     throttled = refused('ProvisionedThroughputExceededException')
     tries = []
@@ -855,7 +855,7 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(
     put(Expires=seconds(-1))
     use(slowly(client))
     assert command('purge').err == ''
-    monkeypatch.setattr(sweeping, 'TICK', 0.01)
+    monkeypatch.setattr(scanning, 'TICK', 0.01)
     monkeypatch.setattr(sweeps, 'LINES_EVERY', 0.01)
     put(Expires=seconds(-1))
     said = command('purge', '--segments', '1')

@@ -786,7 +786,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         if condition():
             return
         pause.wait(0.01)
-    raise AssertionError('never happened')
+    raise AssertionError('never notify')
 
 
 @pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')

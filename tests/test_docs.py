@@ -29,7 +29,7 @@ from pyramid_dynamodb_session import (
     DynamoDBSessionStore,
     session_factory_from_settings,
 )
-from pyramid_dynamodb_session.item import (
+from pyramid_dynamodb_session.store.item import (
     ITEM_LIMIT,
     PAYLOAD_LIMIT,
     hash_key,

@@ -378,7 +378,7 @@ def test_nothing_is_heard_after_the_request(app: Listened) -> None:
     app.open().get('/keep')
     app.events.clear()
     (session,) = sessions
-    session.journal.happened(SessionSaved)
+    session.recorder.notify(SessionSaved)
     assert app.heard() == []
 
 
@@ -445,15 +445,15 @@ def test_units_are_asked_for_only_if_somebody_listens(
 def test_nothing_is_noted_if_nobody_listens(
     client: Any, settings: dict[str, str]
 ) -> None:
-    def journal(request: Any) -> Any:
+    def recorder(request: Any) -> Any:
         request.session['n'] = 1
-        return {'journal': request.session.journal}
+        return {'recorder': request.session.recorder}
 
     app = SmallApp(client, settings)
-    app.add(journal)
+    app.add(recorder)
     browser = app.open()
     for _ in range(2):
-        assert browser.get('/journal').json == {'journal': None}
+        assert browser.get('/recorder').json == {'recorder': None}
 
 
 # -- what is not told ----------------------------------------------------
@@ -483,7 +483,7 @@ def test_notes_for_the_toolbar_show_no_data(app: Listened) -> None:
 
     def noted(request: Any) -> Any:
         request.session['secret'] = SECRET
-        journals.append(request.session.journal)
+        journals.append(request.session.recorder)
 
     app.add(noted)
     app.open().get('/noted')
@@ -548,7 +548,7 @@ def test_documented_logging_works() -> None:
         for text in page('monitoring').blocks['ini']
         if '[loggers]' in text
     )
-    calls = logging.getLogger('pyramid_dynamodb_session.calls')
+    calls = logging.getLogger('pyramid_dynamodb_session.dynamodb.calls')
     before = logging.root.handlers[:], logging.root.level
     try:
         logging.config.fileConfig(
@@ -579,7 +579,7 @@ def test_each_module_has_its_own_logger() -> None:
         if name.startswith(prefix)
     }
     assert {
-        prefix + name for name in ('calls', 'events', 'session')
+        prefix + name for name in ('dynamodb.calls', '_recorder', 'session')
     } <= loggers
     assert loggers <= modules
 

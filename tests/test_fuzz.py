@@ -19,12 +19,12 @@ from pyramid.exceptions import ConfigurationError
 from webob import Response
 
 from pyramid_dynamodb_session import DynamoDBSessionStore, SessionError
-from pyramid_dynamodb_session.calls import cancellation_codes
-from pyramid_dynamodb_session.clients import client_from_settings
 from pyramid_dynamodb_session.cookie import SessionCookie
-from pyramid_dynamodb_session.events import Journal
-from pyramid_dynamodb_session.item import SessionRecord
+from pyramid_dynamodb_session.dynamodb.calls import cancellation_codes
+from pyramid_dynamodb_session.dynamodb.client import client_from_settings
+from pyramid_dynamodb_session.events import Recorder
 from pyramid_dynamodb_session.settings import FactorySettings
+from pyramid_dynamodb_session.store.item import SessionRecord
 from tests.conftest import ACCESS_KEY, REGION, SECRET_KEY
 from tests.fuzz import targets
 from tests.interposed import Interposed
@@ -399,7 +399,7 @@ def test_any_reply_is_a_typed_error_or_an_answer(
     noted: bool,
 ) -> None:
     if noted:
-        store = store.noted_in(Journal(None))
+        store = store.bind(Recorder(None))
     server.answers = [replied(body, status, end)]
     server.requests.clear()
     try:

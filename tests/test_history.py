@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pyramid_dynamodb_session.item import hash_key
+from pyramid_dynamodb_session.store.item import hash_key
 from tests.browser import Browser
 from tests.history import Chaos, Request, Run, send, violations
 from tests.history_app import BREAKAGES

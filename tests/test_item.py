@@ -19,11 +19,12 @@ from pyramid_dynamodb_session import (
     SessionSerializationError,
     SessionTooLarge,
 )
-from pyramid_dynamodb_session.item import (
+from pyramid_dynamodb_session.serializer import JSONSerializer
+from pyramid_dynamodb_session.store.item import (
     PAYLOAD_LIMIT,
     CorruptItem,
     ItemCodec,
-    Lock,
+    LockId,
     attribute_size,
     expand,
     hash_key,
@@ -31,7 +32,6 @@ from pyramid_dynamodb_session.item import (
     smallest,
     write_units,
 )
-from pyramid_dynamodb_session.serializer import JSONSerializer
 
 EXACT = pytest.mark.engines(
     'dynoxide', reason='the others do not report the exact capacity'
@@ -311,11 +311,11 @@ def test_key_of_a_session() -> None:
 
 
 def test_lock_id_is_read_as_it_was_written() -> None:
-    assert Lock.parse(str(Lock('to.ken', 12))) == Lock('to.ken', 12)
+    assert LockId.parse(str(LockId('to.ken', 12))) == LockId('to.ken', 12)
 
 
 @pytest.mark.parametrize(
     'lock_id', [None, '', 'x', '.x', '1.', '-1.x', '1', '٣.x', '1' * 39 + '.x']
 )
 def test_other_strings_are_no_lock(lock_id: object) -> None:
-    assert Lock.parse(lock_id) is None
+    assert LockId.parse(lock_id) is None

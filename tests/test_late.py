@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pyramid_dynamodb_session import DynamoDBSessionStore, SessionLockLost
-from pyramid_dynamodb_session.item import SessionRecord
 from pyramid_dynamodb_session.session import new_session_id
+from pyramid_dynamodb_session.store.item import SessionRecord
 
 
 class LateClient:

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from pyramid_dynamodb_session.errors import SessionLockTimeout
-from pyramid_dynamodb_session.lock import (
+from pyramid_dynamodb_session.store.lease import (
     CLOCK_SKEW,
-    LockQueue,
-    Patience,
-    Renewals,
-    Sighting,
-    Turn,
+    LeaseRenewer,
+    LockWait,
+    ObservedLock,
 )
+from pyramid_dynamodb_session.store.lock_queue import LockQueue, Ticket
 from tests.together import wait_until
 
 KEY = 'key'
@@ -38,13 +37,13 @@ def soon(seconds: float = 5) -> float:
 def wait_in(
     queue: LockQueue,
     threads: ThreadPoolExecutor,
-    then: Callable[[Turn], Any] = lambda turn: turn,
+    then: Callable[[Ticket], Any] = lambda turn: turn,
     deadline: float | None = None,
 ) -> Future[Any]:
     """Queue up in a thread, and return when that thread waits."""
 
     def wait() -> Any:
-        with queue.turn(KEY, deadline or soon()) as turn:
+        with queue.ticket(KEY, deadline or soon()) as turn:
             return then(turn)
 
     before = waiting(queue)
@@ -62,7 +61,7 @@ def waiting(queue: LockQueue) -> int:
 
 def test_first_in_is_first_out(threads: ThreadPoolExecutor) -> None:
     queue, order = LockQueue(10, 10), []
-    with queue.turn(KEY, soon()):
+    with queue.ticket(KEY, soon()):
         futures = [
             wait_in(queue, threads, lambda turn, n=n: order.append(n))
             for n in range(5)
@@ -76,19 +75,19 @@ def test_first_in_is_first_out(threads: ThreadPoolExecutor) -> None:
 
 def test_sessions_do_not_wait_for_each_other() -> None:
     queue = LockQueue(0, 10)
-    with queue.turn('one', soon()), queue.turn('other', soon()):
+    with queue.ticket('one', soon()), queue.ticket('other', soon()):
         pass
 
 
 def test_whoever_has_the_lock_stays_at_the_head() -> None:
     queue = LockQueue(10, 10)
-    with queue.turn(KEY, soon()) as turn:
-        turn.hold('1.token', Sighting('token', '0'))
+    with queue.ticket(KEY, soon()) as turn:
+        turn.hold('1.token', ObservedLock('token', '0'))
     assert queue.holder(KEY, '1.token') is turn
     assert queue.holder(KEY, '2.other') is None
     assert queue.holder('other', '1.token') is None
     with pytest.raises(SessionLockTimeout, match='kept the lock'):
-        queue.turn(KEY, soon(0.05))
+        queue.ticket(KEY, soon(0.05))
     queue.leave(KEY, turn)
     assert queue._queues == {}
     queue.leave(KEY, turn)
@@ -96,19 +95,19 @@ def test_whoever_has_the_lock_stays_at_the_head() -> None:
 
 def test_full_queue_refuses_at_once(threads: ThreadPoolExecutor) -> None:
     queue = LockQueue(2, 10)
-    with queue.turn(KEY, soon()):
+    with queue.ticket(KEY, soon()):
         waiting = [wait_in(queue, threads) for _ in range(2)]
         started = time.monotonic()
         with (
             pytest.raises(SessionLockTimeout, match='2 requests') as refused,
-            queue.turn(KEY, soon(60)),
+            queue.ticket(KEY, soon(60)),
         ):
             pass
         assert time.monotonic() - started < 1
         assert refused.value.headers['Retry-After'] == '1'
     for future in waiting:
         future.result()
-    with queue.turn(KEY, soon()):
+    with queue.ticket(KEY, soon()):
         pass
 
 
@@ -116,7 +115,7 @@ def test_whoever_gives_up_leaves_the_others_in_line(
     threads: ThreadPoolExecutor,
 ) -> None:
     queue = LockQueue(10, 7)
-    with queue.turn(KEY, soon()):
+    with queue.ticket(KEY, soon()):
         impatient = wait_in(queue, threads, deadline=soon(0.1))
         patient = wait_in(queue, threads)
         with pytest.raises(SessionLockTimeout) as timeout:
@@ -130,7 +129,7 @@ def test_head_that_only_tries_is_never_passed_over(
     threads: ThreadPoolExecutor,
 ) -> None:
     queue = LockQueue(10, 0.01)
-    with queue.turn(KEY, soon()):
+    with queue.ticket(KEY, soon()):
         second = wait_in(queue, threads)
         time.sleep(0.1)
         assert not second.done()
@@ -141,38 +140,38 @@ def test_dead_head_is_passed_over_after_a_lease(
     threads: ThreadPoolExecutor,
 ) -> None:
     queue = LockQueue(10, 0.2)
-    with queue.turn(KEY, soon()) as dead:
-        dead.hold('1.dead', Sighting('dead', '0'))
+    with queue.ticket(KEY, soon()) as dead:
+        dead.hold('1.dead', ObservedLock('dead', '0'))
     second = wait_in(queue, threads).result()
-    assert dead.held and time.monotonic() - dead.held.since >= 0.2
-    assert second.left_behind is dead.held
+    assert dead.held and time.monotonic() - dead.held.observed_at >= 0.2
+    assert second.abandoned_lock is dead.held
     queue.leave(KEY, dead)
     assert queue._queues == {}
 
 
 def test_head_that_renews_is_waited_for(threads: ThreadPoolExecutor) -> None:
     queue = LockQueue(10, 0.3)
-    with queue.turn(KEY, soon()) as living:
-        living.hold('1.living', Sighting('living', '0'))
+    with queue.ticket(KEY, soon()) as living:
+        living.hold('1.living', ObservedLock('living', '0'))
     second = wait_in(queue, threads)
     for date in range(1, 6):
         time.sleep(0.1)
-        living.hold('1.living', Sighting('living', str(date)))
+        living.hold('1.living', ObservedLock('living', str(date)))
     assert not second.done()
     queue.leave(KEY, living)
-    assert second.result().left_behind is None
+    assert second.result().abandoned_lock is None
 
 
 def test_dead_head_that_comes_back_disturbs_nobody(
     threads: ThreadPoolExecutor,
 ) -> None:
     queue = LockQueue(10, 0.05)
-    with queue.turn(KEY, soon()) as dead:
-        dead.hold('1.dead', Sighting('dead', '0'))
+    with queue.ticket(KEY, soon()) as dead:
+        dead.hold('1.dead', ObservedLock('dead', '0'))
     second = wait_in(
         queue,
         threads,
-        lambda turn: turn.hold('2.new', Sighting('new', '1')),
+        lambda turn: turn.hold('2.new', ObservedLock('new', '1')),
     )
     second.result()
     queue.leave(KEY, dead)
@@ -184,7 +183,7 @@ def test_next_in_line_knows_that_other_processes_compete(
     threads: ThreadPoolExecutor,
 ) -> None:
     queue = LockQueue(10, 10)
-    with queue.turn(KEY, soon()) as turn:
+    with queue.ticket(KEY, soon()) as turn:
         second = wait_in(queue, threads)
         turn.contended = True
     assert second.result().contended
@@ -194,46 +193,46 @@ def test_next_in_line_knows_that_other_processes_compete(
 
 
 def test_unchanged_lock_may_be_taken_over_after_a_lease() -> None:
-    patience = Patience(0.2, soon(), None)
-    assert not patience.is_over(Sighting('token', '100'), 100)
-    assert not patience.is_over(Sighting('token', '100'), 100)
+    patience = LockWait(0.2, soon(), None)
+    assert not patience.lease_expired(ObservedLock('token', '100'), 100)
+    assert not patience.lease_expired(ObservedLock('token', '100'), 100)
     time.sleep(0.2)
-    assert not patience.is_over(Sighting('other', '100'), 100)
-    assert not patience.is_over(Sighting('other', '101'), 101)
+    assert not patience.lease_expired(ObservedLock('other', '100'), 100)
+    assert not patience.lease_expired(ObservedLock('other', '101'), 101)
     time.sleep(0.2)
-    assert patience.is_over(Sighting('other', '101'), 101)
+    assert patience.lease_expired(ObservedLock('other', '101'), 101)
 
 
 def test_date_is_believed_when_no_skew_explains_it() -> None:
-    patience = Patience(10, soon(), None)
-    seen = Sighting('token', '100')
-    assert not patience.is_over(seen, 110 + CLOCK_SKEW - 1)
-    assert patience.is_over(seen, 110 + CLOCK_SKEW)
+    patience = LockWait(10, soon(), None)
+    seen = ObservedLock('token', '100')
+    assert not patience.lease_expired(seen, 110 + CLOCK_SKEW - 1)
+    assert patience.lease_expired(seen, 110 + CLOCK_SKEW)
 
 
 def test_wait_of_a_predecessor_counts() -> None:
-    long_since = Sighting('token', '100', time.monotonic() - 10)
-    patience = Patience(10, soon(), long_since)
-    assert patience.is_over(Sighting('token', '100'), 100)
+    long_since = ObservedLock('token', '100', time.monotonic() - 10)
+    patience = LockWait(10, soon(), long_since)
+    assert patience.lease_expired(ObservedLock('token', '100'), 100)
 
 
 def test_pauses_grow_and_stay_short(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(time, 'sleep', pauses.append)
-    patience = Patience(10, soon(60), None)
+    patience = LockWait(10, soon(60), None)
     for _ in range(50):
-        patience.pause()
+        patience.back_off()
     assert 0.0025 <= pauses[0] <= 0.005
     assert all(0.025 <= pause <= 0.05 for pause in pauses[10:])
     assert len(set(pauses[10:])) > 1
 
 
 def test_patience_ends_at_the_deadline() -> None:
-    patience = Patience(2.5, soon(0.05), None)
+    patience = LockWait(2.5, soon(0.05), None)
     started = time.monotonic()
     with pytest.raises(SessionLockTimeout, match='lock_wait') as timeout:
         while True:
-            patience.pause()
+            patience.back_off()
     assert 0.05 <= time.monotonic() - started < 1
     assert timeout.value.headers['Retry-After'] == '3'
 
@@ -250,7 +249,7 @@ class Renewer:
         self.answers = list(answers)
         self.renewed: list[tuple[str, str]] = []
         self.at: list[float] = []
-        self.renewals = Renewals(LEASE, self.renew)
+        self.renewals = LeaseRenewer(LEASE, self.renew)
 
     def renew(self, session_id: str, lock_id: str) -> bool:
         self.at.append(time.monotonic())
@@ -371,10 +370,10 @@ def test_fork_starts_with_an_empty_queue() -> None:
     queue = LockQueue(0, 10)
 
     def free() -> bool:
-        with queue.turn(KEY, soon(1)):
+        with queue.ticket(KEY, soon(1)):
             return True
 
-    with queue.turn(KEY, soon()), queue._mutex:
+    with queue.ticket(KEY, soon()), queue._mutex:
         assert forked(free)
 
 
@@ -399,7 +398,7 @@ def test_fork_keeps_nothing_alive(monkeypatch: pytest.MonkeyPatch) -> None:
         os, 'register_at_fork', lambda **hook: hooks.extend(hook.values())
     )
     queue = LockQueue(0, 10)
-    queue.turn(KEY, soon())
+    queue.ticket(KEY, soon())
     hooks[0]()
     assert queue._queues == {}
     del queue

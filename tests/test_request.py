@@ -718,9 +718,9 @@ def test_lock_timeout_is_not_retried(make: Make) -> None:
 class Database:
     """A data manager that tells when it commits."""
 
-    def __init__(self, manager: Any, happened: list[str], fails: bool) -> None:
+    def __init__(self, manager: Any, notify: list[str], fails: bool) -> None:
         self.transaction_manager = manager
-        self._happened = happened
+        self._notify = notify
         self._fails = fails
         manager.get().join(self)
 
@@ -734,7 +734,7 @@ class Database:
             raise Handled
 
     def tpc_finish(self, transaction: Any) -> None:
-        self._happened.append('commit')
+        self._notify.append('commit')
 
     def sortKey(self) -> str:
         return 'database'
@@ -749,10 +749,10 @@ class Database:
     ],
 )
 def test_session_is_saved_after_the_commit(more: Any, make: Make) -> None:
-    happened: list[str] = []
+    notify: list[str] = []
 
     def view(request: Any) -> Any:
-        Database(request.tm, happened, 'fail' in request.params)
+        Database(request.tm, notify, 'fail' in request.params)
         request.session['ordered'] = request.session.get('ordered', 0) + 1
         return {}
 
@@ -765,12 +765,12 @@ def test_session_is_saved_after_the_commit(more: Any, make: Make) -> None:
     put_item = app.client.put_item
 
     def put(**parameters: Any) -> Any:
-        happened.append('save')
+        notify.append('save')
         return put_item(**parameters)
 
     app.client.put_item = put  # type: ignore[attr-defined]
     browser.get('/view')
-    assert happened == ['commit', 'save']
+    assert notify == ['commit', 'save']
     browser.get('/view?fail', status=400)
     assert app.stored(browser) == {'ordered': 1}
 

@@ -38,11 +38,11 @@ from pyramid_dynamodb_session import (
     SessionTooLarge,
 )
 from pyramid_dynamodb_session.cookie import SessionCookie
-from pyramid_dynamodb_session.encryption import Cipher
+from pyramid_dynamodb_session.dynamodb.table import policy
 from pyramid_dynamodb_session.events import SessionEvent
-from pyramid_dynamodb_session.item import ITEM_LIMIT, hash_key
 from pyramid_dynamodb_session.settings import FactorySettings
-from pyramid_dynamodb_session.table import policy
+from pyramid_dynamodb_session.store.encryption import Cipher
+from pyramid_dynamodb_session.store.item import ITEM_LIMIT, hash_key
 from pyramid_dynamodb_session.toolbar import Notes
 from tests.docs_pages import ROOT
 from tests.proxy import LOSE_REPLY, FaultProxy, error
@@ -517,8 +517,8 @@ def test_without_the_extra_the_keys_are_refused(
 
 MEASURE = """
 import resource, sys, time, tracemalloc, zlib
-from pyramid_dynamodb_session.encryption import Cipher
-from pyramid_dynamodb_session.item import CorruptItem, ItemCodec
+from pyramid_dynamodb_session.store.encryption import Cipher
+from pyramid_dynamodb_session.store.item import CorruptItem, ItemCodec
 from pyramid_dynamodb_session.serializer import JSONSerializer
 
 GB = 1024 ** 3
@@ -761,8 +761,8 @@ def test_nothing_secret_in_logs_reprs_errors_and_events(
     names = {type(error) for error in errors}
     assert {SessionTooLarge, SessionSerializationError} <= names
     assert SessionStoreUnavailable in names
-    happened = {type(event).__name__ for event in events}
-    assert {'CookieRejected', 'ItemCorrupt', 'StoreFailed'} <= happened
+    notify = {type(event).__name__ for event in events}
+    assert {'CookieRejected', 'ItemCorrupt', 'StoreFailed'} <= notify
     assert any('corrupt' in line for line in logged.lines)
     assert any('wrong signature' in line for line in logged.lines)
 
@@ -776,7 +776,7 @@ def test_nothing_secret_in_logs_reprs_errors_and_events(
             # what the debug toolbar's panel is made of
             notes = Notes(session)
             shown += [repr(vars(notes)), repr([notes.name, notes.keys])]
-            shown += [repr(vars(session.journal)), notes.lock]
+            shown += [repr(vars(session.recorder)), notes.lock]
     said = [str(warning.message) for warning in recwarn]
     text = '\n'.join([*logged.lines, *shown, *said])
     ids = {signer.loads(each.encode()) for each in cookies}

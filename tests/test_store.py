@@ -25,8 +25,8 @@ from pyramid_dynamodb_session import (
     SessionStoreUnavailable,
     SessionTooLarge,
 )
-from pyramid_dynamodb_session.item import ITEM_LIMIT
 from pyramid_dynamodb_session.store import NEVER
+from pyramid_dynamodb_session.store.item import ITEM_LIMIT
 from tests.interposed import Interposed
 from tests.together import together, wait_until
 

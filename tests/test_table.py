@@ -17,7 +17,7 @@ from pyramid_dynamodb_session import (
     DynamoDBSessionFactory,
     DynamoDBSessionStore,
 )
-from pyramid_dynamodb_session import table as room
+from pyramid_dynamodb_session.dynamodb import table as room
 from tests.conftest import REGION
 from tests.interposed import Interposed
 from tests.test_lock import forked

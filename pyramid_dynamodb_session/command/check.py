@@ -12,11 +12,12 @@ from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 
-from ..clients import boto3_session, botocore_session
+from ..dynamodb.client import boto3_session, botocore_session
+from ..dynamodb.errors import REMEDIES, error_code
+from ..dynamodb.table import hash_key_name, time_to_live
 from ..errors import SessionError
-from ..item import hash_key
-from ..lock import CLOCK_SKEW
-from ..table import REMEDIES, error_code, hash_key_name, time_to_live
+from ..store.item import hash_key
+from ..store.lease import CLOCK_SKEW
 from .output import Command, Result, columns, size
 from .site import Site
 from .tables import billing, ttl_as_wanted

@@ -7,17 +7,17 @@ import sys
 import time
 from typing import Any
 
-from ..admin import is_abandoned
 from ..cookie import SESSION_ID
+from ..dynamodb.calls import Item
 from ..errors import SessionError
-from ..item import (
+from ..store.admin import is_abandoned
+from ..store.item import (
     ITEM_LIMIT,
     CorruptItem,
-    Item,
     ItemCodec,
     SessionRecord,
+    belongs_to,
     hash_key,
-    is_of,
     item_size,
     optional_number,
 )
@@ -52,7 +52,7 @@ def names(site: Site, text: str) -> list[str]:
         # an id, or its hash: they look alike
         found.append(hash_key(text, application))
         found.append(f'{application}-{text}' if application else text)
-    elif is_of(application, text):
+    elif belongs_to(application, text):
         found.append(text)
     return list(dict.fromkeys(found))
 

@@ -14,10 +14,11 @@ from pyramid.scripts.common import parse_vars
 from pyramid.settings import aslist
 
 from .. import PREFIX, local, session_factory_from_settings
-from ..admin import StoredSessions
-from ..calls import Calls
+from ..dynamodb.calls import Calls
+from ..dynamodb.errors import remedy
+from ..dynamodb.table import describe
 from ..errors import SessionStoreUnavailable
-from ..table import describe, remedy
+from ..store.admin import StoredSessions
 
 LOCAL = 'pyramid_dynamodb_session.local'
 NO_ENDPOINT = f"""\

@@ -13,10 +13,10 @@ from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 
-from ..admin import Census, Counts
+from ..dynamodb.scan import Progress, TableScan
 from ..errors import SessionError
-from ..purge import Purge
-from ..sweep import Sweep, Ticks
+from ..store.admin import Counts, SessionCounter
+from ..store.purge import Purge
 from .output import Command, Result, columns, size, span
 from .site import Site
 from .tables import billing
@@ -32,7 +32,11 @@ Figures = Callable[[], dict[str, str]]
 
 
 def follow(
-    ticks: Ticks, sweep: Sweep, items: int, figures: Figures, plain: bool
+    ticks: Progress,
+    sweep: TableScan,
+    items: int,
+    figures: Figures,
+    plain: bool,
 ) -> None:
     """Walk to the end, telling how far it is: a bar, or now and then a line.
 
@@ -46,7 +50,7 @@ def follow(
             draw_bar(ticks, sweep, items, figures)
 
 
-def tell_in_lines(ticks: Ticks, sweep: Sweep, figures: Figures) -> None:
+def tell_in_lines(ticks: Progress, sweep: TableScan, figures: Figures) -> None:
     next_line = time.monotonic() + LINES_EVERY
     for _ in ticks:
         if time.monotonic() >= next_line:
@@ -56,7 +60,9 @@ def tell_in_lines(ticks: Ticks, sweep: Sweep, figures: Figures) -> None:
             print(', '.join(words), file=sys.stderr, flush=True)
 
 
-def draw_bar(ticks: Ticks, sweep: Sweep, items: int, figures: Figures) -> None:
+def draw_bar(
+    ticks: Progress, sweep: TableScan, items: int, figures: Figures
+) -> None:
     try:
         from tqdm import tqdm
     except ImportError as error:
@@ -142,7 +148,7 @@ def stats(args: argparse.Namespace) -> Result:
     site = Site(args)
     table = site.existing_table()
     items = table['ItemCount']
-    census = Census(
+    census = SessionCounter(
         site.calls,
         site.table,
         site.settings.application,
@@ -150,7 +156,7 @@ def stats(args: argparse.Namespace) -> Result:
     )
     if args.all:
         hint_at_rate(args, table)
-        sweep = Sweep(site.calls, args.segments, args.rate)
+        sweep = TableScan(site.calls, args.segments, args.rate)
         ticks = census.whole(sweep)
         follow(ticks, sweep, items, dict, args.plain)
     else:

@@ -7,17 +7,16 @@ import json
 import sys
 from typing import Any
 
-from ..errors import SessionStoreUnavailable
-from ..table import (
-    PERMISSIONS,
+from ..dynamodb.table import (
     create,
     hash_key_name,
-    policy,
     switch_on_recovery,
     switch_on_ttl,
     time_to_live,
     wait_until_active,
 )
+from ..errors import SessionStoreUnavailable
+from ..store.policy import PERMISSIONS, policy
 from .output import Command, Result, columns
 from .site import Site
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from pyramid_debugtoolbar.panels import DebugPanel
 
+from .._recorder import Recorder, SessionSnapshot
 from ..events import (
-    Journal,
     LockLost,
     LockTaken,
     LockTakenOver,
@@ -22,11 +22,10 @@ from ..events import (
     SessionRemoved,
     SessionSaved,
     SessionUsed,
-    Snapshot,
 )
-from ..factory import lives_of
-from ..item import ITEM_LIMIT
+from ..factory import lifecycles_of
 from ..session import DynamoDBSession
+from ..store.item import ITEM_LIMIT
 
 OUTCOMES = {
     SessionRemoved: 'removed',
@@ -41,40 +40,40 @@ class Notes:
     """What was noted of one session, in the words of the panel."""
 
     def __init__(self, session: DynamoDBSession) -> None:
-        self._journal = session.journal or Journal(None)
+        self._recorder = session.recorder or Recorder(None)
         #: the seconds that each kind of event took, the last of its kind
         self._seconds = {
             happening.kind: happening.seconds
-            for happening in self._journal.happenings
+            for happening in self._recorder.events
         }
         self.state = session.state
-        self.error = self._journal.error
+        self.error = self._recorder.error
         self.calls = [
             (call, self._told_by(number))
-            for number, call in enumerate(self._journal.calls, 1)
+            for number, call in enumerate(self._recorder.calls, 1)
         ]
-        self.seconds = sum(call.seconds for call in self._journal.calls)
-        self.units = sum(call.units or 0 for call in self._journal.calls)
+        self.seconds = sum(call.seconds for call in self._recorder.calls)
+        self.units = sum(call.units or 0 for call in self._recorder.calls)
 
     def _told_by(self, number: int) -> str:
-        """What had happened when a call, of this `number`, was made."""
+        """What had notify when a call, of this `number`, was made."""
         return ', '.join(
             words(happening.kind)
-            for happening in self._journal.happenings
+            for happening in self._recorder.events
             if happening.calls == number and happening.kind != SessionUsed
         )
 
     @property
-    def before(self) -> Snapshot | None:
+    def before(self) -> SessionSnapshot | None:
         """The session as the request found it."""
-        for snapshot in self._journal.snapshots:
+        for snapshot in self._recorder.snapshots:
             return None if snapshot.is_new else snapshot
         return None
 
     @property
-    def after(self) -> Snapshot | None:
+    def after(self) -> SessionSnapshot | None:
         """The session as the request left it, or meant to."""
-        for snapshot in reversed(self._journal.snapshots):
+        for snapshot in reversed(self._recorder.snapshots):
             if snapshot.is_new or SessionRemoved not in self._seconds:
                 return snapshot
         return None
@@ -113,8 +112,8 @@ class Notes:
             for event, phrase in phrases.items()
             if event in self._seconds
         ]
-        if self._journal.renewals:
-            lock.append(f'renewed {times(self._journal.renewals)}')
+        if self._recorder.renewals:
+            lock.append(f'renewed {times(self._recorder.renewals)}')
         return ', '.join(lock) or 'not taken'
 
     @property
@@ -158,7 +157,7 @@ def times(number: int) -> str:
 
 def sessions_of(request: Any) -> list[DynamoDBSession]:
     """The sessions that a request asked for; none is loaded."""
-    sessions = [life.session for life in lives_of(request).values()]
+    sessions = [life.session for life in lifecycles_of(request).values()]
     # a subrequest has that of its parent
     shared = vars(request).get('session')
     if not sessions and isinstance(shared, DynamoDBSession):
@@ -197,7 +196,7 @@ def listen(config: Any) -> None:
 
 
 def ignore(event: SessionEvent) -> None:
-    """What has happened is in the notes."""
+    """What has notify is in the notes."""
 
 
 def includeme(config: Any) -> None:

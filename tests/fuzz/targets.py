@@ -10,21 +10,21 @@ from pyramid.request import Request
 
 from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
 from pyramid_dynamodb_session.curl import BINARY_DECODER
-from pyramid_dynamodb_session.encryption import Cipher
-from pyramid_dynamodb_session.item import (
+from pyramid_dynamodb_session.serializer import JSONSerializer
+from pyramid_dynamodb_session.serializer import decode as decode_json
+from pyramid_dynamodb_session.settings import FactorySettings
+from pyramid_dynamodb_session.store.encryption import Cipher
+from pyramid_dynamodb_session.store.item import (
     PAYLOAD_LIMIT,
     CorruptItem,
     ItemCodec,
     saved_by,
 )
-from pyramid_dynamodb_session.locking import (
+from pyramid_dynamodb_session.store.locks import (
     holder_of,
     is_living,
     taken_over_at,
 )
-from pyramid_dynamodb_session.serializer import JSONSerializer
-from pyramid_dynamodb_session.serializer import decode as decode_json
-from pyramid_dynamodb_session.settings import FactorySettings
 
 ID = 'i' * 43
 NAME = 'fuzz-' + 'n' * 43

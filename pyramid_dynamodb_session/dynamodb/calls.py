@@ -11,10 +11,13 @@ import logging
 import time
 from typing import Any
 
-from .errors import SessionStoreUnavailable
-from .events import Call, Journal
-from .item import Item
-from .table import RETRY_AFTER, Table, error_code
+from .._recorder import Recorder
+from ..errors import SessionStoreUnavailable
+from ..events import Call
+from .errors import cancellation_codes, codes_of, unavailable
+from .table import Table
+
+Item = dict[str, dict[str, Any]]
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +52,10 @@ class Calls:
         self._table = table
         self._engine = {'returns items': False}
 
-    def noted_in(self, journal: Journal) -> Calls:
-        """The same calls, each of them noted in a `journal`."""
-        noted = NotedCalls(self._table)
-        noted.journal = journal
+    def bind(self, recorder: Recorder) -> Calls:
+        """The same calls, each of them noted in a `recorder`."""
+        noted = RecordedCalls(self._table)
+        noted.recorder = recorder
         noted._engine = self._engine
         return noted
 
@@ -82,9 +85,9 @@ class Calls:
         reply = self.on_item('get_item', name, **options)
         if 'Item' not in reply and not is_empty(reply):
             raise unavailable('a garbled reply')
-        return part(reply, 'Item') if 'Item' in reply else None
+        return required_attribute(reply, 'Item') if 'Item' in reply else None
 
-    def standing(self, name: str, failed: ConditionFailed) -> Item | None:
+    def stored_item(self, name: str, failed: ConditionFailed) -> Item | None:
         """What stood where a condition has failed; not all engines tell."""
         if failed.item is not None:
             self._engine['returns items'] = True
@@ -123,10 +126,10 @@ class Calls:
         return reply
 
 
-class NotedCalls(Calls):
-    """Calls that say in a journal how long they took, and of which units."""
+class RecordedCalls(Calls):
+    """Calls that say in a recorder how long they took, and of which units."""
 
-    journal: Journal
+    recorder: Recorder
 
     def _call(
         self, operation: str, parameters: dict[str, Any]
@@ -142,13 +145,13 @@ class NotedCalls(Calls):
             raise
         finally:
             seconds = time.perf_counter() - start
-            self.journal.calls.append(
+            self.recorder.calls.append(
                 Call(operation, seconds, units(reply), failure)
             )
         return reply
 
 
-def part(reply: dict[str, Any], name: str) -> Any:
+def required_attribute(reply: dict[str, Any], name: str) -> Any:
     """A part that a reply must have, and not empty."""
     found = reply.get(name)
     if not (found and isinstance(found, dict)):
@@ -175,23 +178,3 @@ def units(reply: dict[str, Any]) -> float | None:
         return float(sum(part.get('CapacityUnits', 0) for part in parts))
     except (AttributeError, TypeError):
         return None
-
-
-def unavailable(what: str) -> SessionStoreUnavailable:
-    return SessionStoreUnavailable(
-        f'DynamoDB failed: {what}', retry_after=RETRY_AFTER
-    )
-
-
-def codes_of(error: BaseException | None) -> list[str]:
-    return [error_code(error), *cancellation_codes(error)]
-
-
-def cancellation_codes(error: BaseException | None) -> list[str]:
-    """Why a transaction was cancelled, for each of its writes in turn."""
-    response = getattr(error, 'response', None) or {}
-    reasons = response.get('CancellationReasons')
-    return [
-        str(reason.get('Code')) if isinstance(reason, dict) else ''
-        for reason in (reasons if isinstance(reasons, list) else ())
-    ]

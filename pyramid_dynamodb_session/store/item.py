@@ -11,10 +11,9 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from ..dynamodb.calls import Item
+from ..errors import SessionSerializationError, SessionTooLarge
 from .encryption import Cipher
-from .errors import SessionSerializationError, SessionTooLarge
-
-Item = dict[str, dict[str, Any]]
 
 #: DynamoDB's limit on an item, in bytes.
 ITEM_LIMIT = 400 * 1024
@@ -35,7 +34,7 @@ class CorruptItem(Exception):
 
 
 @dataclasses.dataclass(slots=True)
-class Lock:
+class LockId:
     """Who holds a session: a random token, and the fencing number."""
 
     token: str
@@ -45,7 +44,7 @@ class Lock:
         return f'{self.count}.{self.token}'
 
     @classmethod
-    def parse(cls, lock_id: object) -> Lock | None:
+    def parse(cls, lock_id: object) -> LockId | None:
         """The lock behind an opaque ``lock_id``; None if it can be none."""
         count, _, token = str(lock_id).partition('.')
         if not (token and count.isascii() and count.isdigit()):
@@ -218,7 +217,7 @@ def hash_key(session_id: str, application: str | None) -> str:
     return f'{application}-{hashed}' if application else hashed
 
 
-def is_of(application: str | None, name: str) -> bool:
+def belongs_to(application: str | None, name: str) -> bool:
     """Whether an item of this `name` is one of the `application`'s.
 
     One whose own name only begins alike is another.

@@ -11,29 +11,31 @@ import math
 import os
 import time
 
-from .calls import Calls, ConditionFailed, part
-from .errors import SessionStoreUnavailable
-from .events import Journal, LockTakenOver
+from .._recorder import Recorder
+from ..dynamodb.calls import Calls, ConditionFailed, Item, required_attribute
+from ..dynamodb.errors import error_code
+from ..dynamodb.table import Table
+from ..errors import SessionStoreUnavailable
+from ..events import LockTakenOver
+from ..settings import StoreSettings
 from .expressions import (
     FREE,
-    HELD_BY_THE_DEAD,
+    HELD_AS_OBSERVED,
     LOCK,
     TAKE_OVER,
-    ours,
+    lock_condition,
     update,
 )
 from .item import (
     CorruptItem,
-    Item,
     ItemCodec,
-    Lock,
+    LockId,
     number,
     optional_number,
     whole_number,
 )
-from .lock import LockQueue, Patience, Renewals, Sighting, Turn, give_way
-from .settings import StoreSettings
-from .table import Table, error_code
+from .lease import LeaseRenewer, LockWait, ObservedLock, back_off_randomly
+from .lock_queue import LockQueue, Ticket
 
 log = logging.getLogger(__name__)
 
@@ -53,28 +55,28 @@ class Locks:
         self._codec = codec
         self._lease = settings.lock_lease
         self._queue = LockQueue(settings.lock_queue_limit, self._lease)
-        self._renewals = Renewals(self._lease, self.renew)
-        self._journal: Journal | None = None
-        #: :meth:`.lock.LockQueue.turn`, by names of items
-        self.turn = self._queue.turn
-        #: :meth:`.lock.Renewals.add`
+        self._renewals = LeaseRenewer(self._lease, self.renew)
+        self._recorder: Recorder | None = None
+        #: :meth:`.lock_queue.LockQueue.ticket`, by names of items
+        self.ticket = self._queue.ticket
+        #: :meth:`.lease.LeaseRenewer.add`
         self.renew_while_alive = self._renewals.add
 
-    def noted_in(self, journal: Journal, calls: Calls) -> Locks:
-        """The same locks, what is done with them noted in a `journal`."""
+    def bind(self, recorder: Recorder, calls: Calls) -> Locks:
+        """The same locks, what is done with them noted in a `recorder`."""
         noted = copy.copy(self)
         noted._calls = calls
-        noted._journal = journal
+        noted._recorder = recorder
         return noted
 
     def renew(self, name: str, lock_id: str) -> bool:
         """Give a lock another lease; False if it is held no more."""
-        turn = self._queue.holder(name, lock_id)
-        condition, values = ours(lock_id)
+        ticket = self._queue.holder(name, lock_id)
+        condition, values = lock_condition(lock_id)
         date = int(time.time())
-        if turn is not None and turn.held is not None:
+        if ticket is not None and ticket.held is not None:
             # it always moves, so that whoever waits sees every renewal
-            date = max(date, int(turn.held.date) + 1)
+            date = max(date, int(ticket.held.date) + 1)
         try:
             self._calls.on_item(
                 'update_item',
@@ -83,23 +85,25 @@ class Locks:
             )
         except ConditionFailed:
             return False
-        if turn is not None:
-            turn.hold(lock_id, Sighting(values[':me']['S'], str(date)))
+        if ticket is not None:
+            ticket.hold(lock_id, ObservedLock(values[':me']['S'], str(date)))
         return True
 
-    def take(self, name: str, turn: Turn, deadline: float) -> Item | None:
+    def acquire(
+        self, name: str, ticket: Ticket, deadline: float
+    ) -> Item | None:
         """The item, its lock taken; None if there is no living one."""
         me = os.urandom(11).hex()
-        patience = Patience(self._lease, deadline, turn.left_behind)
-        holder = self._holder_seen(name) if turn.contended else None
+        wait = LockWait(self._lease, deadline, ticket.abandoned_lock)
+        holder = self._holder_or_none(name) if ticket.contended else None
         while True:
             if holder and holder.token == me:
                 # a first try of ours has come through late
                 holder = None
-            if holder and not patience.is_over(holder, time.time()):
-                turn.contended = turn.waited = True
-                patience.pause()
-                holder = self._holder_seen(name)
+            if holder and not wait.lease_expired(holder, time.time()):
+                ticket.contended = ticket.waited = True
+                wait.back_off()
+                holder = self._holder_or_none(name)
                 continue
             item = self._try(name, me, holder)
             if item is None:
@@ -107,24 +111,26 @@ class Locks:
             taken_from, holder = holder, holder_of(item)
             if holder is not None and holder.token == me:
                 if taken_from is not None:
-                    self._took_over(taken_from, patience)
-                lock = Lock(me, lock_count(item))
-                turn.hold(str(lock), holder)
+                    self._took_over(taken_from, wait)
+                lock = LockId(me, lock_count(item))
+                ticket.hold(str(lock), holder)
                 return item
             if taken_from is not None or holder is None:
                 # refused though nothing stands in the way, for ever maybe
-                patience.pause()
+                wait.back_off()
 
-    def _took_over(self, dead: Sighting, patience: Patience) -> None:
+    def _took_over(self, dead: ObservedLock, wait: LockWait) -> None:
         log.warning(
             'the lock of a session was taken over from a request that had '
             'not renewed it since %s',
             dead.date,
         )
-        if self._journal is not None:
-            self._journal.happened(LockTakenOver, patience.watched)
+        if self._recorder is not None:
+            self._recorder.notify(LockTakenOver, wait.watched)
 
-    def _try(self, name: str, me: str, dead: Sighting | None) -> Item | None:
+    def _try(
+        self, name: str, me: str, dead: ObservedLock | None
+    ) -> Item | None:
         """Take a free lock, or that of a `dead` holder.
 
         Returns the item as it then stands, in whoever's hands; None if there
@@ -136,7 +142,7 @@ class Locks:
         more = LOCK
         condition = FREE
         if dead is not None:
-            condition = HELD_BY_THE_DEAD
+            condition = HELD_AS_OBSERVED
             values[':dead'] = {'S': dead.token}
             values[':since'] = {'N': dead.date}
             values[':zero'] = {'N': '0'}
@@ -154,7 +160,7 @@ class Locks:
                 ),
             )
         except ConditionFailed as failed:
-            item = self._calls.standing(name, failed)
+            item = self._calls.stored_item(name, failed)
             return item if item and is_living(item) else None
         except SessionStoreUnavailable as error:
             if error_code(error.__cause__) != 'ValidationException':
@@ -163,18 +169,18 @@ class Locks:
             item = self._calls.read(name, ConsistentRead=True)
             self._codec.record(item or {}, name)
             raise
-        attributes: Item = part(reply, 'Attributes')
+        attributes: Item = required_attribute(reply, 'Attributes')
         return attributes
 
-    def _holder_seen(self, name: str) -> Sighting | None:
+    def _holder_or_none(self, name: str) -> ObservedLock | None:
         """Who holds the lock; sometimes a free one is looked at twice."""
         started = time.monotonic()
-        holder = self._look(name)
-        if holder is None and give_way(time.monotonic() - started):
-            holder = self._look(name)
+        holder = self._read_holder(name)
+        if holder is None and back_off_randomly(time.monotonic() - started):
+            holder = self._read_holder(name)
         return holder
 
-    def _look(self, name: str) -> Sighting | None:
+    def _read_holder(self, name: str) -> ObservedLock | None:
         """Who holds the lock, by half a read unit per 4 KB.
 
         The read may be late, so None is no more than a reason to try.
@@ -188,19 +194,19 @@ class Locks:
         )
         return holder_of(item or {})
 
-    def let_go(self, name: str, lock_id: str) -> None:
+    def leave_holder(self, name: str, lock_id: str) -> None:
         """This process holds the lock no more."""
         renewals = self._renewals.discard(lock_id)
-        if self._journal is not None:
-            self._journal.renewals += renewals
-        self._queue.let_go(name, lock_id)
+        if self._recorder is not None:
+            self._recorder.renewals += renewals
+        self._queue.leave_holder(name, lock_id)
 
 
 def is_living(item: Item) -> bool:
     return whole_number(item, 'Expires') > int(time.time())
 
 
-def holder_of(item: Item) -> Sighting | None:
+def holder_of(item: Item) -> ObservedLock | None:
     """Who holds the lock of an item; CorruptItem when that makes no sense."""
     if 'LockId' not in item:
         return None
@@ -209,7 +215,7 @@ def holder_of(item: Item) -> Sighting | None:
         float(date)
     except (KeyError, OverflowError, TypeError, ValueError):
         raise CorruptItem('LockId, LockDate') from None
-    return Sighting(token, date)
+    return ObservedLock(token, date)
 
 
 def lock_count(item: Item) -> int:
@@ -220,7 +226,7 @@ def lock_count(item: Item) -> int:
         return 0
 
 
-def was_given(lock: Lock, item: Item) -> bool:
+def lock_not_taken_over(lock: LockId, item: Item) -> bool:
     """Whether the lock was once taken, and never taken over."""
     return taken_over_at(item) < lock.count <= lock_count(item)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from ..dynamodb.calls import Item
 from .item import (
     VERSION,
-    Item,
-    Lock,
+    LockId,
     SessionRecord,
     item_size,
     number,
@@ -16,9 +16,9 @@ from .item import (
 
 ALIVE = 'Expires > :now'
 FREE = f'{ALIVE} AND attribute_not_exists(LockId)'
-HELD_BY_THE_DEAD = f'{ALIVE} AND LockId = :dead AND LockDate = :since'
-OURS = 'LockId = :me'
-OURS_STILL = f'{OURS} AND LockCount = :count'
+HELD_AS_OBSERVED = f'{ALIVE} AND LockId = :dead AND LockDate = :since'
+LOCK_ID_HELD = 'LockId = :me'
+LOCK_HELD = f'{LOCK_ID_HELD} AND LockCount = :count'
 LOCK = ' REMOVE Flags ADD LockCount :one'
 TAKE_OVER = f', TakenOver = if_not_exists(LockCount, :zero){LOCK}'
 UNLOCK = ' REMOVE LockId, LockDate'
@@ -86,20 +86,20 @@ def overhead(key_name: str, key_bytes: int, written: tuple[str, ...]) -> int:
     return item_size({**LOCKED, **key, **numbers}) + len('SessionItems')
 
 
-def ours(lock_id: str) -> tuple[str, Item]:
+def lock_condition(lock_id: str) -> tuple[str, Item]:
     """The condition that we hold a lock, and its values.
 
     Of text that is no ``lock_id``, a lock that nobody holds. The count counts
     as well: a lock call that comes through late, when its retry has long
     been answered, brings back our token but never our count.
     """
-    lock = Lock.parse(lock_id) or Lock('nobody', 0)
+    lock = LockId.parse(lock_id) or LockId('nobody', 0)
     values: Item = {':me': {'S': lock.token}}
     if not lock.count:
         # none that makes sense was stored
-        return OURS, values
+        return LOCK_ID_HELD, values
     values[':count'] = number(lock.count)
-    return OURS_STILL, values
+    return LOCK_HELD, values
 
 
 def unchanged(record: SessionRecord) -> str:

@@ -6,10 +6,10 @@ import threading
 import time
 from typing import Any
 
-from .calls import Calls, ConditionFailed
-from .item import Item, is_of, number
-from .sweep import Sweep, Ticks
-from .table import Table
+from ..dynamodb.calls import Calls, ConditionFailed, Item
+from ..dynamodb.scan import Progress, TableScan
+from ..dynamodb.table import Table
+from .item import belongs_to, number
 
 EXPIRED = 'Expires <= :now'
 
@@ -20,7 +20,7 @@ class Purge:
     Each session is deleted only if it is still expired by then, so any
     number of purges may run at once, and be stopped at any time.
 
-    :param segments, rate: as :class:`~.sweep.Sweep` takes them.
+    :param segments, rate: as :class:`~.sweep.TableScan` takes them.
     :param dry_run: find and count, delete nothing.
 
     ``expired`` and ``deleted`` sessions are counted as it goes.
@@ -36,7 +36,7 @@ class Purge:
         rate: float | None = None,
         dry_run: bool = False,
     ) -> None:
-        self.sweep = Sweep(calls, segments, rate)
+        self.sweep = TableScan(calls, segments, rate)
         self._calls = calls
         self._table = table
         self._application = application
@@ -45,8 +45,8 @@ class Purge:
         self.expired = 0
         self.deleted = 0
 
-    def run(self) -> Ticks:
-        """Walk and delete; a generator, as :meth:`~.sweep.Sweep.walk`."""
+    def run(self) -> Progress:
+        """Walk and delete; a generator, as :meth:`~.sweep.TableScan.walk`."""
         condition = EXPIRED
         values = {':now': number(time.time())}
         if self._application is not None:
@@ -65,7 +65,7 @@ class Purge:
             name = item[self._table.key_name]['S']
             if self.sweep.stopped.is_set():
                 return
-            if is_of(self._application, name):
+            if belongs_to(self._application, name):
                 self._count(expired=1)
                 if not self._dry_run and self._delete(name):
                     self._count(deleted=1)

@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 
-from .errors import SessionStoreUnavailable
-from .settings import StoreSettings
+from ..errors import SessionStoreUnavailable
+from ..settings import StoreSettings
+from .errors import RETRY_AFTER, error_code, remedy
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a client may try again when DynamoDB failed.
-RETRY_AFTER = 5
 #: Seconds between two looks at a table that is being created, and how many.
 WAIT_DELAY = 1
 WAIT_ATTEMPTS = 300
 #: How often point-in-time recovery of a new table is tried, a delay apart.
 RECOVERY_ATTEMPTS = 60
-
-#: What an IAM policy must allow: the web servers, whoever runs
-#: ``create-table``, and whoever runs the other commands. Calls on items come
-#: first, those on the whole table after them.
-PERMISSIONS = {
-    'runtime': (
-        ('DeleteItem', 'GetItem', 'PutItem', 'UpdateItem'),
-        ('DescribeTable',),
-    ),
-    'deployer': (
-        (),
-        (
-            'CreateTable',
-            'DescribeTable',
-            'DescribeTimeToLive',
-            'TagResource',
-            'UpdateContinuousBackups',
-            'UpdateTable',
-            'UpdateTimeToLive',
-        ),
-    ),
-    'operator': (
-        ('DeleteItem', 'GetItem', 'PutItem', 'UpdateItem'),
-        ('DescribeTable', 'DescribeTimeToLive', 'Scan'),
-    ),
-}
 
 
 class Table:
@@ -258,60 +230,3 @@ def hash_key_name(table: str, description: dict[str, Any]) -> str:
             f'{types[name]}: sessions need a string (S)'
         )
     return name
-
-
-def error_code(error: BaseException | None) -> str:
-    """DynamoDB's name for a client's `error`; empty for any other."""
-    response = getattr(error, 'response', None) or {}
-    return str(response.get('Error', {}).get('Code', ''))
-
-
-REMEDIES = {
-    'NoCredentialsError': (
-        'give the process a role, or set AWS_PROFILE or profile_name'
-    ),
-    'EndpointConnectionError': 'check region, endpoint_url and the network',
-    'ConnectTimeoutError': 'check region, endpoint_url and the network',
-    'ReadTimeoutError': 'check endpoint_url, the network and read_timeout',
-    'AccessDeniedException': 'check the IAM policy in the documentation',
-    'UnrecognizedClientException': 'check the credentials',
-    'ExpiredTokenException': 'renew the credentials',
-}
-
-
-def remedy(error: Exception) -> str:
-    help = REMEDIES.get(error_code(error) or type(error).__name__)
-    return f' ({help})' if help else ''
-
-
-def policy(role: str, arn: str, application: str | None) -> dict[str, Any]:
-    """The IAM policy of one of :data:`PERMISSIONS`, for the table `arn`.
-
-    With an `application`, calls on items are allowed on its sessions only.
-    """
-    on_items, on_table = PERMISSIONS[role]
-    if application is None or not on_items:
-        statements = [statement(arn, *on_items, *on_table)]
-    else:
-        # as long as a hash: a * would match the keys of shop-eu for shop
-        pattern = f'{escaped(application)}-{"?" * 43}'
-        keys = {'dynamodb:LeadingKeys': [pattern]}
-        statements = [
-            statement(arn, *on_table),
-            statement(arn, *on_items)
-            | {'Condition': {'ForAllValues:StringLike': keys}},
-        ]
-    return {'Version': '2012-10-17', 'Statement': statements}
-
-
-def statement(arn: str, *operations: str) -> dict[str, Any]:
-    return {
-        'Effect': 'Allow',
-        'Action': sorted(f'dynamodb:{name}' for name in operations),
-        'Resource': arn,
-    }
-
-
-def escaped(text: str) -> str:
-    """As IAM takes it literally."""
-    return re.sub(r'[*?$]', r'${\g<0>}', text)

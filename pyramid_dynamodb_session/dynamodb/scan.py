@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
-from .calls import Calls, ConditionFailed, codes_of, unavailable, units
-from .errors import SessionStoreUnavailable
-from .item import Item
+from ..errors import SessionStoreUnavailable
+from .calls import Calls, ConditionFailed, Item, units
+from .errors import codes_of, unavailable
 
 #: Seconds between two looks at how far the walk has come.
 TICK = 0.2
@@ -31,7 +31,7 @@ THROTTLED_PAUSES = (1, 2, 4, 8, 16)
 
 Visit = Callable[[list[Item]], None]
 #: Yields now and then while it works; closing it stops the work.
-Ticks = Generator[None, None, None]
+Progress = Generator[None, None, None]
 
 
 class Rate:
@@ -64,7 +64,7 @@ class Rate:
                 self._free_at += units / self.per_second
 
 
-class Sweep:
+class TableScan:
     """One walk through a table.
 
     :param segments: how many threads read, each a segment of its own.
@@ -84,7 +84,7 @@ class Sweep:
         self.scanned = 0
         self.units = 0.0
 
-    def walk(self, visit: Visit, **parameters: Any) -> Ticks:
+    def walk(self, visit: Visit, **parameters: Any) -> Progress:
         """Scan with these `parameters`; `visit` gets each page's items.
 
         A generator that yields now and then; the walk stops when it is

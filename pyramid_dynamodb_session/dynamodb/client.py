@@ -8,9 +8,9 @@ from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 
-from .lock import reset_after_fork
-from .settings import FactorySettings
-from .version import VERSION
+from .._process import reset_after_fork
+from ..settings import FactorySettings
+from ..version import VERSION
 
 #: More than any server has threads; fewer make TLS connections churn.
 POOL_CONNECTIONS = 100
@@ -70,7 +70,7 @@ def make_client(settings: FactorySettings) -> Any:
         client = boto3_client(session, settings)
         if settings.transport == 'boto3':
             return client
-        from .curl import CurlClient
+        from ..curl import CurlClient
 
         return CurlClient(
             client,

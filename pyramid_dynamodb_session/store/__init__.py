@@ -9,26 +9,27 @@ import secrets
 import time
 from typing import Any
 
-from .calls import Calls, ConditionFailed
-from .errors import (
+from .._recorder import Recorder, SessionSnapshot
+from ..dynamodb.calls import Calls, ConditionFailed, Item
+from ..dynamodb.table import Table
+from ..errors import (
     SessionConflict,
     SessionLockLost,
     SessionSerializationError,
     SessionTooLarge,
 )
-from .events import (
+from ..events import (
     ItemCorrupt,
-    Journal,
     LockTaken,
     LockWaited,
-    Snapshot,
 )
+from ..settings import StoreSettings
 from .expressions import (
     ABSENT,
     ALIVE,
     SAVE_OPTIMISTIC,
     UNLOCK,
-    ours,
+    lock_condition,
     overhead,
     unchanged,
     update,
@@ -36,19 +37,16 @@ from .expressions import (
 from .item import (
     VERSION,
     CorruptItem,
-    Item,
     ItemCodec,
-    Lock,
+    LockId,
     SessionRecord,
     attribute_size,
     hash_key,
     number,
     saved_by,
 )
-from .locking import Locks, was_given
+from .locks import Locks, lock_not_taken_over
 from .purge import Purge
-from .settings import StoreSettings
-from .table import Table
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +73,7 @@ class DynamoDBSessionStore:
         self.settings = StoreSettings.parse(settings)
         self.table = Table(client, self.settings)
         self._calls = Calls(self.table)
-        self._journal: Journal | None = None
+        self._recorder: Recorder | None = None
         self._codec = ItemCodec(
             self.settings.serializer, self.settings.encryption_keys
         )
@@ -96,12 +94,12 @@ class DynamoDBSessionStore:
         """
         self.table.initialize()
 
-    def noted_in(self, journal: Journal) -> DynamoDBSessionStore:
-        """The same store, what it does being noted in a `journal`."""
+    def bind(self, recorder: Recorder) -> DynamoDBSessionStore:
+        """The same store, what it does being noted in a `recorder`."""
         noted = copy.copy(self)
-        noted._calls = self._calls.noted_in(journal)
-        noted._locks = self._locks.noted_in(journal, noted._calls)
-        noted._journal = journal
+        noted._calls = self._calls.bind(recorder)
+        noted._locks = self._locks.bind(recorder, noted._calls)
+        noted._recorder = recorder
         return noted
 
     # -- the provider's operations ---------------------------------------
@@ -145,23 +143,23 @@ class DynamoDBSessionStore:
         name = self._name(session_id)
         start = time.monotonic()
         deadline = start + self.settings.lock_wait
-        with self._locks.turn(name, deadline) as turn:
+        with self._locks.ticket(name, deadline) as ticket:
             try:
-                item = self._locks.take(name, turn, deadline)
+                item = self._locks.acquire(name, ticket, deadline)
                 record = self._living_record(name, item) if item else None
             except CorruptItem as error:
                 self._found_corrupt(error)
                 record = None
-            if self._journal is not None:
+            if self._recorder is not None:
                 seconds = time.monotonic() - start
-                if turn.waited:
-                    self._journal.happened(LockWaited, seconds)
+                if ticket.waited:
+                    self._recorder.notify(LockWaited, seconds)
                 if record is not None:
-                    self._journal.happened(LockTaken, seconds)
+                    self._recorder.notify(LockTaken, seconds)
             if record is not None:
-                record.lock_id = turn.lock_id
-            elif turn.lock_id is not None:
-                self.release_item_exclusive(session_id, turn.lock_id)
+                record.lock_id = ticket.lock_id
+            elif ticket.lock_id is not None:
+                self.release_item_exclusive(session_id, ticket.lock_id)
             return record
 
     def release_item_exclusive(
@@ -230,7 +228,7 @@ class DynamoDBSessionStore:
         if lock_id is None:
             self._calls.on_item('delete_item', name)
             return
-        condition, values = ours(lock_id)
+        condition, values = lock_condition(lock_id)
         try:
             self._calls.on_item(
                 'delete_item',
@@ -241,10 +239,10 @@ class DynamoDBSessionStore:
             )
         except ConditionFailed as failed:
             # gone already: the reply of our own first try was lost
-            if self._calls.standing(name, failed) is not None:
+            if self._calls.stored_item(name, failed) is not None:
                 raise lock_lost() from None
         finally:
-            self._locks.let_go(name, lock_id)
+            self._locks.leave_holder(name, lock_id)
 
     def reset_item_timeout(
         self, session_id: str, *, record: SessionRecord | None = None
@@ -303,7 +301,7 @@ class DynamoDBSessionStore:
                 more=SAVE_OPTIMISTIC,
             )
         except ConditionFailed as failed:
-            item = self._calls.standing(name, failed)
+            item = self._calls.stored_item(name, failed)
             if item is None or me not in saved_by(item):
                 raise conflict() from None
 
@@ -351,7 +349,7 @@ class DynamoDBSessionStore:
             raise (lock_lost() if record.lock_id else conflict()) from None
         finally:
             if record.lock_id is not None:
-                self._locks.let_go(name, record.lock_id)
+                self._locks.leave_holder(name, record.lock_id)
 
     def renew_lock(self, session_id: str, lock_id: str) -> bool:
         """Give a lock another lease; False if it is held no more."""
@@ -383,12 +381,12 @@ class DynamoDBSessionStore:
         log.warning(
             'a stored session is corrupt and counts as none: %s', error
         )
-        if self._journal is not None:
-            self._journal.happened(ItemCorrupt)
+        if self._recorder is not None:
+            self._recorder.notify(ItemCorrupt)
 
     def _note(
         self,
-        journal: Journal,
+        recorder: Recorder,
         name: str,
         payload: bytes,
         item: Item,
@@ -397,8 +395,8 @@ class DynamoDBSessionStore:
         """Note a session as it is read, or to be written."""
         attribute = item['SessionItems']
         key = self.table.key_name, len(name.encode())
-        journal.snapshots.append(
-            Snapshot(
+        recorder.snapshots.append(
+            SessionSnapshot(
                 name=name,
                 size=overhead(*key, ('Expires',)) + attribute_size(attribute),
                 kind=next(iter(attribute)),
@@ -414,18 +412,20 @@ class DynamoDBSessionStore:
         try:
             self._unlock(name, lock_id, data)
         except ConditionFailed as failed:
-            item = self._calls.standing(name, failed)
-            lock = Lock.parse(lock_id)
+            item = self._calls.stored_item(name, failed)
+            lock = LockId.parse(lock_id)
             # Unless it was taken over, the lock left our hands by this very
             # save, whose reply was lost; others may have saved since.
-            if not (item and lock and was_given(lock, item)):
+            if not (item and lock and lock_not_taken_over(lock, item)):
                 raise lock_lost() from None
 
     def _unlock(self, name: str, lock_id: str, attributes: Item) -> None:
         try:
-            self._update(name, attributes, *ours(lock_id), more=UNLOCK)
+            self._update(
+                name, attributes, *lock_condition(lock_id), more=UNLOCK
+            )
         finally:
-            self._locks.let_go(name, lock_id)
+            self._locks.leave_holder(name, lock_id)
 
     def _still_ours(self, record: SessionRecord) -> dict[str, Any]:
         """The condition that nobody has got hold of what was read."""
@@ -433,7 +433,7 @@ class DynamoDBSessionStore:
             condition = unchanged(record)
             values = {':count': number(record.lock_count)}
         else:
-            condition, values = ours(record.lock_id)
+            condition, values = lock_condition(record.lock_id)
         return {
             'ConditionExpression': condition,
             'ExpressionAttributeValues': values,
@@ -487,8 +487,8 @@ class DynamoDBSessionStore:
             name,
             overhead(self.table.key_name, len(name.encode()), tuple(data)),
         )
-        if self._journal is not None:
-            self._note(self._journal, name, payload, data, is_new=True)
+        if self._recorder is not None:
+            self._note(self._recorder, name, payload, data, is_new=True)
         return data
 
     def expires_at(self, record: SessionRecord | None = None) -> int:
@@ -522,9 +522,9 @@ class DynamoDBSessionStore:
             end = min(end, record.created + longest)
         if end <= int(time.time()):
             return None
-        if self._journal is not None:
+        if self._recorder is not None:
             payload = record.payload
-            self._note(self._journal, name, payload, item, is_new=False)
+            self._note(self._recorder, name, payload, item, is_new=False)
         return record
 
     def _name(self, session_id: str) -> str:

@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .calls import Calls, ConditionFailed
-from .errors import SessionStoreUnavailable
-from .item import CorruptItem, Item, is_of, item_size, whole_number
-from .lock import CLOCK_SKEW
-from .sweep import Sweep, Ticks
-from .table import Table, error_code
+from ..dynamodb.calls import Calls, ConditionFailed, Item
+from ..dynamodb.errors import error_code
+from ..dynamodb.scan import Progress, TableScan
+from ..dynamodb.table import Table
+from ..errors import SessionStoreUnavailable
+from .item import CorruptItem, belongs_to, item_size, whole_number
+from .lease import CLOCK_SKEW
 
 UNLOCK = (
     # the fence: a save of the holder must not pass for its own lost reply
@@ -118,7 +119,7 @@ class StoredSessions:
 
 @dataclasses.dataclass
 class Counts:
-    """What a :class:`Census` found; ``sizes`` are those of all sessions."""
+    """What a :class:`SessionCounter` found, and the ``sizes`` in bytes."""
 
     live: int = 0
     expired: int = 0
@@ -133,7 +134,7 @@ class Counts:
         return self.live + self.expired + self.corrupt + self.others
 
 
-class Census:
+class SessionCounter:
     """Counts sessions of an `application`, None for all, by what they are.
 
     ``abandoned`` locks are those that the next request takes over at once;
@@ -156,8 +157,8 @@ class Census:
         self._mutex = threading.Lock()
         self.counts = Counts()
 
-    def whole(self, sweep: Sweep) -> Ticks:
-        """Count the whole table; a generator, as ``Sweep.walk``."""
+    def whole(self, sweep: TableScan) -> Progress:
+        """Count the whole table; a generator, as ``TableScan.walk``."""
         return sweep.walk(self._count_all)
 
     def sample(self, sessions: int, items: int) -> None:
@@ -197,7 +198,7 @@ class Census:
 
     def _count(self, item: Item) -> None:
         name = item[self._table.key_name]['S']
-        if not is_of(self._application, name):
+        if not belongs_to(self._application, name):
             self.counts.others += 1
             return
         now = time.time()
