@@ -327,9 +327,15 @@ class StoreSettings:
         '``SessionLockTimeout``. Keep it above ``lock_lease``, so that a '
         'crashed worker alone never costs the user an error.',
     )
-    lock_queue_limit: int = setting(
-        number(int, 0, 'requests'),
-        10,
+    owner_index: str | None = setting(
+        optional(text),
+        None,
+        'The name of a global secondary index of the table, by which the '
+        'sessions of an owner are found.',
+    )
+    lock_queue_limit: int | None = setting(
+        optional(number(int, 0, 'requests')),
+        None,
         'Requests of one session that may queue in one process; the next one '
         'gets ``SessionLockTimeout`` at once. At least two below the number '
         'of threads of the server, it keeps one free for other sessions.',

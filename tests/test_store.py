@@ -25,7 +25,7 @@ from pyramid_dynamodb_session import (
     SessionStoreUnavailable,
     SessionTooLarge,
 )
-from pyramid_dynamodb_session.store import NEVER
+from pyramid_dynamodb_session.store.expiry import NEVER
 from pyramid_dynamodb_session.store.item import ITEM_LIMIT
 from tests.interposed import Interposed
 from tests.together import together, wait_until

@@ -240,9 +240,7 @@ def check_round_trip(site: Site) -> Finding:
                     session_id, items, locked.lock_id, record=locked
                 )
             else:
-                store.release_item_exclusive(
-                    session_id, locked.lock_id, record=locked
-                )
+                store.release_item_exclusive(session_id, locked.lock_id)
             done(step)
     finally:
         store.remove_item(session_id)
