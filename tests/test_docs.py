@@ -35,11 +35,11 @@ from pyramid_dynamodb_session.store.item import (
     hash_key,
     item_size,
 )
-from tests.browser import Browser
-from tests.docs_pages import PAGE, PAGES, ROOT, Page, page, parse_ini
-from tests.proxy import FaultProxy
-from tests.servers import Server
-from tests.together import together, wait_until
+from tests.support.browser import Browser
+from tests.support.docs_pages import PAGE, PAGES, ROOT, Page, page, parse_ini
+from tests.support.proxy import FaultProxy
+from tests.support.servers import Server
+from tests.support.together import together, wait_until
 
 every_page = pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
 
@@ -207,7 +207,7 @@ def test_the_documented_attempts_are_enough(
 def streaming(settings: dict[str, str], a_session: str) -> Iterator[Browser]:
     """A browser that has a session, at a server of the page's views."""
     given = settings | {PAGE: 'streaming'}
-    with Server(given, app='tests.docs_pages:main') as server:
+    with Server(given, app='tests.support.docs_pages:main') as server:
         yield Browser(server.url, {'session': a_session})
 
 

@@ -33,18 +33,12 @@ from pyramid_dynamodb_session.events import (
     SessionUsed,
     StoreFailed,
 )
-from tests import wsgi_app
-from tests.docs_pages import page, parse_ini
-from tests.interposed import Interposed
-from tests.proxy import FaultProxy
-from tests.small_app import (
-    ReleasedAtFirstSight,
-    SmallApp,
-    count,
-    nothing,
-    read,
-    session_id,
-)
+from tests.apps import wsgi_app
+from tests.apps.small_app import ReleasedAtFirstSight, SmallApp, session_id
+from tests.apps.views import count, none, read
+from tests.support.clients import Interposed
+from tests.support.docs_pages import page, parse_ini
+from tests.support.proxy import FaultProxy
 
 Make = Callable[..., 'Listened']
 
@@ -99,7 +93,7 @@ def make(client: Any, settings: dict[str, str]) -> Make:
 
     def make(client: Any = client, **options: Any) -> Listened:
         app = Listened(client, settings, **options)
-        app.add(count, nothing, read, remove, spoil, secret, too_much)
+        app.add(count, none, read, remove, spoil, secret, too_much)
         app.add(read_only, session_state='read_only')
         app.add(optimistic, session_state='optimistic')
         return app
@@ -142,7 +136,7 @@ def optimistic(request: Any) -> Any:
 @pytest.mark.parametrize(
     ('path', 'heard', 'calls'),
     [
-        ('/nothing', [], []),
+        ('/none', [], []),
         ('/count', [LockTaken, SessionSaved], ['update_item'] * 2),
         ('/read', [LockTaken], ['update_item'] * 2),
         (
@@ -434,7 +428,7 @@ def test_units_are_asked_for_only_if_somebody_listens(
     )
     browser = TestApp(app)
     proxy.clear()
-    for path in ('/increment', '/increment', '/read', '/invalidate'):
+    for path in ('/count', '/count', '/read', '/invalidate'):
         browser.get(path)
     assert len(proxy.calls) == 7
     assert {

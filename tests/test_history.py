@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from pyramid_dynamodb_session.store.item import hash_key
-from tests.browser import Browser
-from tests.history import Chaos, Request, Run, send, violations
-from tests.history_app import BREAKAGES
-from tests.proxy import FaultProxy
-from tests.servers import Server
-from tests.together import wait_until
+from tests.apps.history_app import BREAKAGES
+from tests.support.browser import Browser
+from tests.support.history import Chaos, Request, Run, send, violations
+from tests.support.proxy import FaultProxy
+from tests.support.servers import Server
+from tests.support.together import wait_until
 
 TakenOver = Callable[[str, 'str | None'], 'tuple[list[Request], list[str]]']
 #: Of the processes that several tests share.
@@ -89,7 +89,7 @@ def two(
     """Two processes whose protocol can be broken."""
     settings = {
         **settings_at(endpoint, APPLICATION),
-        'pyramid.includes': 'tests.history_app',
+        'pyramid.includes': 'tests.apps.history_app',
         'dynamodb_session.lock_lease': '0.6',
     }
     with Server(settings) as one, Server(settings) as other:

@@ -38,16 +38,17 @@ from pyramid_dynamodb_session import (
     SessionTooLarge,
 )
 from pyramid_dynamodb_session.cookie import SessionCookie
-from pyramid_dynamodb_session.dynamodb.table import policy
 from pyramid_dynamodb_session.events import SessionEvent
 from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.store.encryption import Cipher
 from pyramid_dynamodb_session.store.item import ITEM_LIMIT, hash_key
+from pyramid_dynamodb_session.store.policy import policy
 from pyramid_dynamodb_session.toolbar import Notes
-from tests.docs_pages import ROOT
-from tests.proxy import LOSE_REPLY, FaultProxy, error
-from tests.small_app import PREFIX, SmallApp, count, read, session_id
-from tests.together import together, wait_until
+from tests.apps.small_app import PREFIX, SmallApp, session_id
+from tests.apps.views import count, read
+from tests.support.docs_pages import ROOT
+from tests.support.proxy import LOSE_REPLY, FaultProxy, error
+from tests.support.together import together, wait_until
 
 FIRST, SECOND = 'first-' + 'f' * 32, 'second-' + 's' * 32
 KEY, OTHER_KEY = 'k' * 43, 'K' * 43

@@ -29,7 +29,7 @@ from pyramid_dynamodb_session import (
     SessionStoreUnavailable,
     SessionTooLarge,
 )
-from tests.small_app import CountingClient
+from tests.support.clients import CountingClient
 
 Open = Callable[..., DynamoDBSession]
 

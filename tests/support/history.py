@@ -19,10 +19,17 @@ from functools import partial
 from http.client import HTTPException
 from itertools import chain
 
-from tests.browser import Browser
-from tests.proxy import LOSE_REPLY, RESET, Fault, FaultProxy, error, slow
-from tests.servers import Server
-from tests.together import together
+from tests.support.browser import Browser
+from tests.support.proxy import (
+    LOSE_REPLY,
+    RESET,
+    Fault,
+    FaultProxy,
+    error,
+    slow,
+)
+from tests.support.servers import Server
+from tests.support.together import together
 
 LEASE = 1
 #: Seconds that an answer of the store may take; slow calls take longer, so
@@ -30,7 +37,7 @@ LEASE = 1
 READ_TIMEOUT = 0.4
 SLOWEST = 2 * READ_TIMEOUT
 SETTINGS = {
-    'pyramid.includes': 'tests.history_app',
+    'pyramid.includes': 'tests.apps.history_app',
     'dynamodb_session.lock_lease': str(LEASE),
     'dynamodb_session.lock_wait': '5',
     'dynamodb_session.connect_timeout': str(READ_TIMEOUT),
