@@ -140,7 +140,7 @@ def test_no_increment_is_lost(servers: list[Server], browser: Browser) -> None:
     assert browser.get('/read').json['all'] == 400
 
 
-def test_one_stuck_session_leaves_threads_to_the_others(
+def test_one_locked_session_leaves_threads_to_the_others(
     four_settings: dict[str, str], store: FaultProxy
 ) -> None:
     """Four threads and two places in the queue: one thread stays free."""
@@ -176,7 +176,7 @@ def quickest(browser: Browser) -> float:
 
 
 @pytest.mark.parametrize(('chance', 'looks'), [(0.1, 2), (0.9, 1)])
-def test_free_lock_is_looked_at_twice_every_other_time(
+def test_free_lock_may_be_polled_again_before_it_is_acquired(
     chance: float,
     looks: int,
     client: Any,

@@ -77,7 +77,7 @@ def someone(server: Server) -> Browser:
     return browser
 
 
-def test_killed_holder_costs_a_wait_and_no_error(
+def test_lock_of_a_killed_process_is_taken_over_without_an_error(
     settings: dict[str, str], hold: Hold
 ) -> None:
     """At the default settings, for all that wait in another process."""
@@ -138,7 +138,7 @@ def test_suspended_holder_is_told_that_it_lost_the_lock(
     assert browser.get('/read').json == {'n': 1, 'kept': 1}
 
 
-def test_suspended_holder_that_nobody_missed_saves(
+def test_suspended_holder_that_kept_its_lock_saves(
     two: tuple[Server, Server], hold: Hold
 ) -> None:
     sleeps, _ = two

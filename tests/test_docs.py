@@ -95,7 +95,9 @@ def test_settings_in_code(settings: dict[str, str]) -> None:
 # -- the tutorial --------------------------------------------------------
 
 
-def test_the_cart_of_the_tutorial_survives_the_race(tmp_path: Path) -> None:
+def test_parallel_requests_lose_nothing_from_the_tutorials_cart(
+    tmp_path: Path,
+) -> None:
     with tutorial(tmp_path) as race:
         printed = subprocess.run(
             [sys.executable, race],

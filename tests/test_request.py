@@ -317,7 +317,7 @@ def test_any_cookie_is_a_new_session_at_most(cookie: str, make: Make) -> None:
     assert session_id(browser) != cookie
 
 
-def test_cookie_of_a_dead_session_is_removed(app: SmallApp) -> None:
+def test_cookie_of_a_removed_session_is_removed(app: SmallApp) -> None:
     app.add(count, read)
     app.open()
     for dead in ('x' * 43, 'garbage'):
@@ -326,7 +326,7 @@ def test_cookie_of_a_dead_session_is_removed(app: SmallApp) -> None:
         assert cookie.startswith('session=; Max-Age=0; Path=/')
 
 
-def test_dead_cookie_is_replaced_when_something_is_written(
+def test_cookie_of_a_removed_session_is_replaced_by_a_write(
     app: SmallApp,
 ) -> None:
     app.add(count)
@@ -831,7 +831,7 @@ def test_subrequest_that_fails_leaves_the_session_to_its_parent(
     assert app.stored(browser) == {'n': 1, 'failed': True, 'parent': True}
 
 
-def test_subrequest_of_somebody_else_has_a_session_of_its_own(
+def test_subrequest_with_another_cookie_has_its_own_session(
     app: SmallApp,
 ) -> None:
     def parent(request: Any) -> Any:

@@ -281,7 +281,7 @@ def test_ids_are_256_random_bits(make_app: MakeApp) -> None:
 
 @pytest.mark.parametrize('end', [log_out, log_in])
 @pytest.mark.parametrize('state', ['exclusive', 'optimistic'])
-def test_old_id_is_dead_before_the_response_also_if_its_reply_is_lost(
+def test_old_id_ends_before_the_response_even_if_the_reply_is_lost(
     end: Any, state: str, make_app: MakeApp, proxy: FaultProxy
 ) -> None:
     app = make_app(session_state=state)
@@ -333,7 +333,7 @@ def test_parallel_request_can_not_bring_the_old_id_back(
     assert store.get_item(ID) is None
 
 
-def test_request_that_waits_for_a_dying_session_gets_an_empty_one(
+def test_request_that_waits_for_a_removed_session_gets_an_empty_one(
     make_app: MakeApp, proxy: FaultProxy
 ) -> None:
     app = make_app()
@@ -913,7 +913,7 @@ def test_documented_policy_is_enough_and_no_more_than_enough(
     }
 
 
-def test_policy_of_one_application_shuts_out_the_others(
+def test_policy_of_one_application_denies_the_others(
     client: Any, settings: dict[str, str]
 ) -> None:
     for allowed in (

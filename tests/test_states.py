@@ -266,7 +266,7 @@ def test_from_the_default_to_the_state_of_the_view(
     assert not app.is_locked(browser)
 
 
-def test_lock_is_given_back_on_entering_a_disabled_view(
+def test_lock_is_released_on_entering_a_disabled_view(
     app: SmallApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def view(request: Any) -> Any:
@@ -432,7 +432,7 @@ def test_reading_slides_the_expiry_now_and_then(
     assert record and record.expires == int(time.time()) + 1200
 
 
-def test_sliding_neither_unlocks_nor_revives(
+def test_sliding_neither_unlocks_nor_recreates(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def view(request: Any) -> Any:
@@ -545,7 +545,7 @@ def write_with_rival(app: SmallApp, rival: Callable[[str], Any]) -> TestApp:
 
 
 @pytest.mark.parametrize('query', ['', '?regenerate'])
-def test_lost_race_is_a_conflict_and_saves_nothing(
+def test_concurrent_change_is_a_conflict_and_saves_nothing(
     query: str, app: SmallApp
 ) -> None:
     browser = write_with_rival(app, app.take_over)
@@ -572,7 +572,9 @@ def test_optimistic_save_leaves_an_exclusive_holder_alone(
     assert app.stored(browser) == {'n': 5}
 
 
-def test_optimistic_save_does_not_bring_back_the_dead(app: SmallApp) -> None:
+def test_optimistic_save_does_not_recreate_a_removed_session(
+    app: SmallApp,
+) -> None:
     browser = write_with_rival(app, app.elsewhere.remove_item)
     browser.get('/view', status=409)
     assert app.stored(browser) is None
@@ -710,7 +712,7 @@ def test_absolute_timeout_ends_a_busy_session(
 
 
 @pytest.mark.parametrize('state', ['exclusive', 'optimistic'])
-def test_new_id_kills_the_old_one(state: str, app: SmallApp) -> None:
+def test_new_id_ends_the_old_one(state: str, app: SmallApp) -> None:
     def log_in(request: Any) -> Any:
         request.session.regenerate_id()
         return {}
@@ -731,7 +733,7 @@ ATTEMPTS = 60
 
 
 @pytest.mark.parametrize('path', ['/save', '/stream'])
-def test_waiting_response_keeps_nobody_waiting(
+def test_long_response_does_not_block_the_next_request(
     path: str, settings: dict[str, str]
 ) -> None:
     with Server(settings, app=APP) as server:

@@ -1,4 +1,4 @@
-"""The harness itself: what the other tests rely on."""
+"""The proxy, servers and browser of the tests work as the tests assume."""
 
 from __future__ import annotations
 

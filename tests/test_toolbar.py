@@ -166,7 +166,7 @@ def test_panel_says_what_changed(app: SmallApp) -> None:
         ),
     ],
 )
-def test_panel_says_what_became_of_the_session(
+def test_panel_shows_the_outcome(
     path: str, outcome: str, keys: list[Any], app: SmallApp
 ) -> None:
     browser = app.open()

@@ -22,7 +22,7 @@ from tests.support.command import (
 )
 
 
-def test_healthy_table_is_said_to_be_ok(
+def test_check_passes_on_a_correct_table(
     command: Run, use: Callable[[Any], None], client: Any, application: str
 ) -> None:
     """Judged by a table whose Time to Live is as the settings want it."""

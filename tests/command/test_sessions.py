@@ -140,7 +140,7 @@ def test_what_a_session_holds_can_not_steer_the_terminal(
         assert '\x1b' not in command('show', ID, *words).out
 
 
-def test_encrypted_session_is_shown_to_whoever_has_the_key(
+def test_encrypted_session_is_shown_with_the_key(
     command: Run, client: Any, table: str, application: str
 ) -> None:
     key = secrets.token_urlsafe(32)
@@ -175,9 +175,7 @@ def test_odd_sessions_are_told_as_they_are(
 
 
 @pytest.mark.parametrize('cookie', ['x', 'session=', '=', 'é', 'x' * 80])
-def test_what_names_no_session_is_said_to_do_so(
-    command: Run, cookie: str
-) -> None:
+def test_name_of_no_session_is_an_error(command: Run, cookie: str) -> None:
     output = command('show', cookie)
     assert output.status == 1
     assert 'there is no such session' in output.err
@@ -192,7 +190,7 @@ def test_times_at_the_end_of_time() -> None:
 # -- unlock and delete ----------------------------------------------------
 
 
-def test_whoever_loses_the_lock_to_an_operator_saves_nothing(
+def test_request_whose_lock_an_operator_removed_saves_nothing(
     command: Run, put: Put, store: DynamoDBSessionStore, raw_item: RawItem
 ) -> None:
     put()
@@ -213,7 +211,7 @@ def test_whoever_loses_the_lock_to_an_operator_saves_nothing(
     store.set_and_release_item_exclusive(ID, {'n': 3}, after.lock_id)
 
 
-def test_abandoned_lock_is_said_to_be_one(command: Run, put: Put) -> None:
+def test_abandoned_lock_is_reported(command: Run, put: Put) -> None:
     put(LockId={'S': 'the-holders-token'}, LockDate=seconds(-90))
     assert 'abandoned: the next request takes' in command('show', ID).out
     lock = command('show', ID, '--json').data['lock']

@@ -233,7 +233,7 @@ def slowly(client: Any) -> Interposed:
     return Interposed(client, scan=scan)
 
 
-def test_progress_is_told_in_lines_where_there_is_no_terminal(
+def test_progress_is_printed_in_lines_without_a_terminal(
     command: Run,
     use: Callable[[Any], None],
     client: Any,
@@ -333,7 +333,7 @@ def test_stats_of_few_sessions_are_exact(
     assert (told['live'], told['expired'], told['sampled']) == (10, 7, None)
 
 
-def test_stats_are_reckoned_up_from_a_sample(
+def test_stats_are_estimated_from_a_sample(
     command: Run,
     use: Callable[[Any], None],
     client: Any,

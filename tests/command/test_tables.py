@@ -40,7 +40,7 @@ def test_table_is_created_with_ttl_and_kept_if_it_is_there(
     assert healthy.status == 0, healthy.out
 
 
-def test_table_without_ttl_is_brought_up_to_date(
+def test_ttl_is_enabled_on_an_existing_table(
     command: Run, client: Any, new_table: str
 ) -> None:
     table = f'{PREFIX}table={new_table}'

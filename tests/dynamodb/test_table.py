@@ -168,7 +168,7 @@ def test_creation_that_is_not_permitted_is_refused(
     assert missing in message and 'IAM policy' in message
 
 
-def test_ten_processes_at_once_all_come_up(
+def test_ten_processes_start_at_once(
     endpoint: str, client: Any, missing: str
 ) -> None:
     settings = {
@@ -229,7 +229,7 @@ def test_table_that_is_being_created_is_waited_for(
     assert len(answers) == 2
 
 
-def test_table_that_somebody_else_has_just_created_is_used(
+def test_table_that_another_process_has_just_created_is_used(
     client: Any,
     make_table: Callable[..., str],
     caplog: pytest.LogCaptureFixture,

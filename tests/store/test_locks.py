@@ -27,7 +27,17 @@ from tests.support.sessions import (
 from tests.support.together import together, wait_until
 
 #: Strings that no holder of a lock was ever given.
-NOBODYS = ['', '0', 'x', '1.', '.x', '1.x', '-1.x', '9' * 50 + '.x', '٣.x']
+UNKNOWN_LOCK_IDS = [
+    '',
+    '0',
+    'x',
+    '1.',
+    '.x',
+    '1.x',
+    '-1.x',
+    '9' * 50 + '.x',
+    '٣.x',
+]
 
 
 def test_lock_is_held_by_one_at_a_time(
@@ -43,7 +53,7 @@ def test_lock_is_held_by_one_at_a_time(
     assert again.lock_count == record.lock_count + 1
 
 
-def test_lock_given_back_elsewhere_goes_to_who_waits(
+def test_lock_released_by_another_server_goes_to_the_waiting_request(
     store: DynamoDBSessionStore, make_store: MakeStore
 ) -> None:
     create(store)
@@ -71,8 +81,8 @@ def test_release_unlocks_and_slides(
     }
 
 
-@pytest.mark.parametrize('lock_id', NOBODYS)
-def test_lock_id_that_nobody_was_given_does_nothing(
+@pytest.mark.parametrize('lock_id', UNKNOWN_LOCK_IDS)
+def test_unknown_lock_id_does_nothing(
     lock_id: str, store: DynamoDBSessionStore, raw_item: RawItem
 ) -> None:
     create(store)
@@ -87,8 +97,8 @@ def test_lock_id_that_nobody_was_given_does_nothing(
     assert items(store) == {'n': 2}
 
 
-@pytest.mark.parametrize('lock_id', [None, *NOBODYS, '7.x'])
-def test_saving_under_a_lock_that_nobody_was_given_is_refused(
+@pytest.mark.parametrize('lock_id', [None, *UNKNOWN_LOCK_IDS, '7.x'])
+def test_saving_with_an_unknown_lock_id_is_refused(
     lock_id: Any, store: DynamoDBSessionStore, raw_item: RawItem
 ) -> None:
     create(store)
@@ -110,7 +120,7 @@ def test_lock_of_another_session_does_nothing(
     assert raw(raw_item, 'another') == before
 
 
-def test_dead_holder_is_replaced_and_told_when_it_comes_back(
+def test_lock_is_taken_over_and_the_late_holder_is_told(
     store: DynamoDBSessionStore, make_store: MakeStore, raw_item: RawItem
 ) -> None:
     create(store)

@@ -39,7 +39,7 @@ def test_optimistic_save(
 
 
 @pytest.mark.parametrize('between', ['save', 'lock', 'remove', 'optimistic'])
-def test_optimistic_save_conflicts_with_who_came_between(
+def test_optimistic_save_conflicts_with_another_change(
     between: str, store: DynamoDBSessionStore, raw_item: RawItem
 ) -> None:
     create(store)

@@ -304,7 +304,7 @@ def test_largest_session_can_be_locked_taken_over_and_saved(
 # -- removing and sliding -------------------------------------------------
 
 
-def test_session_is_removed_whoever_holds_it(
+def test_session_is_removed_whatever_its_lock(
     store: DynamoDBSessionStore, raw_item: RawItem
 ) -> None:
     create(store)
@@ -325,7 +325,7 @@ def test_holder_removes_its_session_and_its_lost_reply_is_no_error(
 
 
 @pytest.mark.parametrize('slide', ['reset', 'release'])
-def test_nothing_brings_a_session_back(
+def test_no_operation_recreates_a_removed_session(
     slide: str, store: DynamoDBSessionStore, plant: Plant, raw_item: RawItem
 ) -> None:
     def do(session_id: str) -> None:
@@ -510,7 +510,7 @@ def test_session_moves_to_its_new_id(
 
 
 @pytest.mark.parametrize('exclusive', [True, False])
-def test_session_does_not_move_when_somebody_came_between(
+def test_session_does_not_move_after_another_save(
     exclusive: bool,
     store: DynamoDBSessionStore,
     make_store: MakeStore,
