@@ -1,4 +1,4 @@
-"""The harness itself: what the other tests rely on."""
+"""The proxy, servers and browser of the tests work as the tests assume."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from tests.browser import Browser
-from tests.proxy import (
+from tests.support.browser import Browser
+from tests.support.proxy import (
     LOSE_REPLY,
     RESET,
     Fault,
@@ -31,7 +31,7 @@ from tests.proxy import (
     malformed,
     slow,
 )
-from tests.servers import Server
+from tests.support.servers import Server
 
 Add = Callable[[], str]
 RawItem = Callable[[str], 'dict[str, Any] | None']
@@ -255,9 +255,9 @@ def test_server_answers_and_browser_keeps_its_cookie(
         browser = Browser(one.url)
         assert browser.get('/none').json == {}
         assert not browser.cookies
-        assert browser.get('/increment', key='k').json == {'k': 1}
+        assert browser.get('/count', key='k').json == {'k': 1}
         elsewhere = browser.at(other.url)
-        assert elsewhere.get('/increment', key='k').json == {'k': 2}
+        assert elsewhere.get('/count', key='k').json == {'k': 2}
         assert browser.get('/read').json == {'k': 2}
     item = raw_item(browser.cookies['session'])
     assert item and 'LockId' not in item

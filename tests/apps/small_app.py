@@ -15,26 +15,11 @@ from pyramid_dynamodb_session import (
     DynamoDBSessionStore,
 )
 from pyramid_dynamodb_session.store.item import hash_key
+from tests.apps.views import add_views
+from tests.support.clients import CountingClient
 
 PREFIX = 'dynamodb_session.'
 OF_THE_STORE = ('table', 'application')
-
-
-class CountingClient:
-    """A client that remembers the operations it was asked for."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self.calls: list[str] = []
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        operation = getattr(self._client, name)
-
-        def call(*args: Any, **parameters: Any) -> Any:
-            self.calls.append(name)
-            return operation(*args, **parameters)
-
-        return call
 
 
 class SmallApp:
@@ -71,11 +56,7 @@ class SmallApp:
             self.config.set_session_factory(DynamoDBSessionFactory(**given))
 
     def add(self, *views: Any, **options: Any) -> None:
-        options = {'renderer': 'json', **options}
-        for view in views:
-            name = view.__name__
-            self.config.add_route(name, f'/{name}')
-            self.config.add_view(view, route_name=name, **options)
+        add_views(self.config, *views, **options)
 
     def open(self) -> TestApp:
         self.wsgi = self.config.make_wsgi_app()
@@ -164,19 +145,3 @@ class ReleasedAtFirstSight:
 def session_id(browser: TestApp) -> str:
     """The id in the cookie."""
     return str(browser.cookies['session']).strip('"')
-
-
-# Views that many tests want.
-
-
-def read(request: Any) -> Any:
-    return dict(request.session)
-
-
-def count(request: Any) -> Any:
-    request.session['n'] = request.session.get('n', 0) + 1
-    return {'n': request.session['n']}
-
-
-def nothing(request: Any) -> Any:
-    return {}

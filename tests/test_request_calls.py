@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.browser import Browser
-from tests.proxy import FaultProxy
-from tests.servers import Server
+from tests.support.browser import Browser
+from tests.support.proxy import FaultProxy
+from tests.support.servers import Server
 
 LOCK = SAVE = RELEASE = 'UpdateItem'
 
@@ -24,7 +24,9 @@ def server(
     wire: FaultProxy, settings_at: Callable[..., dict[str, str]]
 ) -> Iterator[Server]:
     """A server process whose every call goes through ``wire``."""
-    with Server(settings_at(wire.url), app='tests.state_app:main') as server:
+    with Server(
+        settings_at(wire.url), app='tests.apps.wsgi_app:main'
+    ) as server:
         yield server
 
 

@@ -25,7 +25,7 @@ class Answer:
 
 @dataclass
 class Browser:
-    """``Browser(server.url).get('/increment', hold=0.05).json``."""
+    """``Browser(server.url).get('/count', hold=0.05).json``."""
 
     url: str
     cookies: dict[str, str] = field(default_factory=dict)

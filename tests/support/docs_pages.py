@@ -19,7 +19,7 @@ from typing import Any
 
 from pyramid.config import Configurator
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / 'README.rst',
     *sorted((ROOT / 'docs').glob('*.rst')),

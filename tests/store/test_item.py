@@ -182,7 +182,7 @@ def test_value_that_is_nested_too_deeply_is_named() -> None:
     assert error.value.key == 'culprit'
 
 
-def test_no_single_key_is_to_blame() -> None:
+def test_error_names_no_key_where_no_single_one_fails() -> None:
     class Stubborn:
         def dumps(self, items: dict[str, Any]) -> bytes:
             if len(items) > 1:

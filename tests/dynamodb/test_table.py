@@ -17,11 +17,11 @@ from pyramid_dynamodb_session import (
     DynamoDBSessionFactory,
     DynamoDBSessionStore,
 )
-from pyramid_dynamodb_session.dynamodb import table as room
-from tests.conftest import REGION
-from tests.interposed import Interposed
-from tests.test_lock import forked
-from tests.together import together
+from pyramid_dynamodb_session.dynamodb import table as table_module
+from tests.support.aws import REGION, create_table
+from tests.support.clients import Interposed
+from tests.support.forks import forked
+from tests.support.together import together
 
 SESSION_KEY = [('SessionId', 'HASH', 'S')]
 
@@ -48,21 +48,7 @@ def make_table(client: Any, missing: str) -> Callable[..., str]:
     """A function from names, roles and types of keys to a table's name."""
 
     def make_table(*keys: tuple[str, str, str]) -> str:
-        client.create_table(
-            TableName=missing,
-            KeySchema=[
-                {'AttributeName': name, 'KeyType': role}
-                for name, role, _ in keys
-            ],
-            AttributeDefinitions=[
-                {'AttributeName': name, 'AttributeType': kind}
-                for name, _, kind in keys
-            ],
-            BillingMode='PAY_PER_REQUEST',
-        )
-        client.get_waiter('table_exists').wait(
-            TableName=missing, WaiterConfig={'Delay': 1}
-        )
+        create_table(client, missing, *keys)
         return missing
 
     return make_table
@@ -182,7 +168,7 @@ def test_creation_that_is_not_permitted_is_refused(
     assert missing in message and 'IAM policy' in message
 
 
-def test_ten_processes_at_once_all_come_up(
+def test_ten_processes_start_at_once(
     endpoint: str, client: Any, missing: str
 ) -> None:
     settings = {
@@ -243,7 +229,7 @@ def test_table_that_is_being_created_is_waited_for(
     assert len(answers) == 2
 
 
-def test_table_that_somebody_else_has_just_created_is_used(
+def test_table_that_another_process_has_just_created_is_used(
     client: Any,
     make_table: Callable[..., str],
     caplog: pytest.LogCaptureFixture,
@@ -265,8 +251,8 @@ def test_table_that_somebody_else_has_just_created_is_used(
 def test_wait_is_bounded(
     client: Any, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, 'WAIT_ATTEMPTS', 2)
-    monkeypatch.setattr(room, 'WAIT_DELAY', 0.01)
+    monkeypatch.setattr(table_module, 'WAIT_ATTEMPTS', 2)
+    monkeypatch.setattr(table_module, 'WAIT_DELAY', 0.01)
 
     def create_table(**parameters: Any) -> Any:
         pass

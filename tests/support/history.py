@@ -19,10 +19,17 @@ from functools import partial
 from http.client import HTTPException
 from itertools import chain
 
-from tests.browser import Browser
-from tests.proxy import LOSE_REPLY, RESET, Fault, FaultProxy, error, slow
-from tests.servers import Server
-from tests.together import together
+from tests.support.browser import Browser
+from tests.support.proxy import (
+    LOSE_REPLY,
+    RESET,
+    Fault,
+    FaultProxy,
+    error,
+    slow,
+)
+from tests.support.servers import Server
+from tests.support.together import together
 
 LEASE = 1
 #: Seconds that an answer of the store may take; slow calls take longer, so
@@ -30,7 +37,7 @@ LEASE = 1
 READ_TIMEOUT = 0.4
 SLOWEST = 2 * READ_TIMEOUT
 SETTINGS = {
-    'pyramid.includes': 'tests.history_app',
+    'pyramid.includes': 'tests.apps.history_app',
     'dynamodb_session.lock_lease': str(LEASE),
     'dynamodb_session.lock_wait': '5',
     'dynamodb_session.connect_timeout': str(READ_TIMEOUT),
@@ -129,7 +136,7 @@ class Run:
         )
 
 
-class Chaos:
+class RandomRun:
     """Everything that happens at random, from one seed."""
 
     def __init__(self, seed: int, proxy: FaultProxy, settings: dict[str, str]):
@@ -142,14 +149,14 @@ class Chaos:
         self._over = threading.Event()
         self._servers: list[Server] = []
 
-    def play(self, seconds: float) -> Run:
+    def execute(self, seconds: float) -> Run:
         """Run for about so long; then check the history of each session."""
         with ExitStack() as stack:
             stack.callback(lambda: [s.close() for s in self._servers])
             for _ in range(PROCESSES):
                 self._servers.append(Server(self._settings))
-            browsers = [self._someone() for _ in range(SESSIONS)]
-            with self._trouble(seconds):
+            browsers = [self._new_browser() for _ in range(SESSIONS)]
+            with self._faults(seconds):
                 histories = together(
                     partial(self._client, browser, f'{number}.{client}')
                     for number, browser in enumerate(browsers)
@@ -160,7 +167,7 @@ class Chaos:
                 self._check([*chain(*of_session)], browser)
         return self.run
 
-    def _someone(self) -> Browser:
+    def _new_browser(self) -> Browser:
         browser = Browser(self._servers[0].url, timeout=20)
         assert browser.get('/append', token='first').status == 200
         return browser
@@ -185,7 +192,7 @@ class Chaos:
         return history
 
     @contextmanager
-    def _trouble(self, seconds: float) -> Iterator[None]:
+    def _faults(self, seconds: float) -> Iterator[None]:
         """Faults and accidents, for so long."""
         self._proxy.fault = self._fault
         with ThreadPoolExecutor(1) as threads:

@@ -112,11 +112,17 @@ class Call:
 class FaultProxy:
     """An HTTP/1.1 proxy on a free local port in front of ``endpoint``.
 
-    Requests are passed on as they came, signature and all.
+    Requests are passed on as they came, signature and all, unless
+    ``rewrite`` makes another body of theirs.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        rewrite: Callable[[bytes], bytes] = lambda body: body,
+    ) -> None:
         self.upstream = urlsplit(endpoint)
+        self.rewrite = rewrite
         #: Seconds added to every call: the latency of the store.
         self.delay: float = 0
         self.fault: Decide | None = None
@@ -305,7 +311,9 @@ class _Handler(BaseHTTPRequestHandler):
 
         if wait := proxy.delay + effect.seconds:
             proxy.closing.wait(wait)
-        reply = self.forward(body) if effect.forwards else None
+        reply = None
+        if effect.forwards:
+            reply = self.forward(proxy.rewrite(body))
         reply = effect.reply or reply
         proxy.record(
             Call(
@@ -332,6 +340,8 @@ class _Handler(BaseHTTPRequestHandler):
                 skip_accept_encoding=True,
             )
             for name, value in self.headers.items():
+                if name.lower() == 'content-length':
+                    value = str(len(body))
                 self.engine.putheader(name, value)
             self.engine.endheaders(body)
             response = self.engine.getresponse()

@@ -13,7 +13,7 @@ from pyramid.request import Request
 from pyramid_dynamodb_session import store
 from pyramid_dynamodb_session.store import DynamoDBSessionStore
 from pyramid_dynamodb_session.store.expressions import UNLOCK
-from tests.wsgi_app import hold
+from tests.apps.views import add_views, hold
 
 ANY = 'attribute_exists(Ver)'
 
@@ -68,6 +68,4 @@ def peek(request: Request) -> Any:
 
 
 def includeme(config: Configurator) -> None:
-    for view in (break_protocol, peek):
-        config.add_route(view.__name__, f'/{view.__name__}')
-        config.add_view(view, route_name=view.__name__, renderer='json')
+    add_views(config, break_protocol, peek)

@@ -105,7 +105,7 @@ def test_late_lock_lets_no_late_save_through(
     assert stored(store, session_id) == 2
 
 
-def test_late_lock_gives_back_no_lock_that_was_lost(
+def test_late_lock_restores_no_lost_lock(
     late: LateClient,
     late_store: DynamoDBSessionStore,
     store: DynamoDBSessionStore,

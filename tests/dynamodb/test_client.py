@@ -24,8 +24,8 @@ from pyramid_dynamodb_session.dynamodb.client import (
 )
 from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.version import VERSION
-from tests.test_lock import forked
-from tests.together import together
+from tests.support.forks import forked
+from tests.support.together import together
 
 
 def client_of(**settings: Any) -> Any:
@@ -181,7 +181,7 @@ def make() -> Client:
 
 def test_client_may_be_a_dotted_name_of_a_callable() -> None:
     factory = session_factory_from_settings(
-        {'dynamodb_session.client': 'tests.test_clients.make'}
+        {'dynamodb_session.client': f'{__name__}.make'}
     )
     assert factory.store.client.pid == os.getpid()
     assert forked(lambda: factory.store.client.pid == os.getpid())

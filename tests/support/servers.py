@@ -1,6 +1,6 @@
 """Application servers as processes of their own, to load and to kill.
 
-``python -m tests.servers APP FD THREADS`` is what runs in such a process.
+``python -m tests.support.servers FD THREADS`` is what such a process runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from pyramid.path import DottedNameResolver
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SETTINGS = 'TEST_SERVER_SETTINGS'
 APP = 'TEST_SERVER_APP'
 
@@ -36,7 +36,7 @@ class Server:
         *,
         threads: int = 4,
         workers: int = 0,
-        app: str = 'tests.wsgi_app:main',
+        app: str = 'tests.apps.wsgi_app:main',
         start_timeout: float = 60,
     ) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
@@ -125,7 +125,13 @@ class Server:
 
 
 def waitress(fd: int, threads: int) -> list[str]:
-    return [sys.executable, '-m', 'tests.servers', str(fd), str(threads)]
+    return [
+        sys.executable,
+        '-m',
+        'tests.support.servers',
+        str(fd),
+        str(threads),
+    ]
 
 
 def gunicorn(fd: int, threads: int, workers: int) -> list[str]:
@@ -134,7 +140,7 @@ def gunicorn(fd: int, threads: int, workers: int) -> list[str]:
         f'--bind=fd://{fd}',
         f'--workers={workers}',
         f'--threads={threads}',
-        'tests.servers:application()',
+        'tests.support.servers:application()',
     ]
 
 
