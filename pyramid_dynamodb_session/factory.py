@@ -25,7 +25,7 @@ from .dynamodb.client import client_from_settings
 from .errors import SessionClosed, SessionError, SessionResponseError
 from .events import CookieRejected, SessionEvent, SessionUsed
 from .session import DynamoDBSession
-from .settings import STATES, FactorySettings
+from .settings import STATES, FactorySettings, documents_settings
 from .store import DynamoDBSessionStore
 
 try:
@@ -46,6 +46,7 @@ STATE = '_dynamodb_session_state'
 LISTENED = '_dynamodb_session_listened'
 
 
+@documents_settings(FactorySettings)
 @implementer(ISessionFactory)
 class DynamoDBSessionFactory:
     """Makes the session of a request; no call until the session is used.
@@ -70,8 +71,8 @@ class DynamoDBSessionFactory:
     def _set_up(self, settings: FactorySettings) -> None:
         self.settings = settings
         self.cookie = SessionCookie(settings)
-        self.store = DynamoDBSessionStore(
-            client_from_settings(settings), **settings.of_the_store()
+        self.store = DynamoDBSessionStore.from_settings(
+            client_from_settings(settings), settings
         )
 
     def __call__(self, request: Any) -> DynamoDBSession:

@@ -23,7 +23,7 @@ from ..events import (
     LockTaken,
     LockWaited,
 )
-from ..settings import StoreSettings
+from ..settings import StoreSettings, documents_settings
 from .expressions import (
     ABSENT,
     ALIVE,
@@ -56,6 +56,7 @@ SAVERS = 8
 NEVER = 253402300799
 
 
+@documents_settings(StoreSettings)
 class DynamoDBSessionStore:
     """The session-state provider: sessions in a DynamoDB table.
 
@@ -70,7 +71,19 @@ class DynamoDBSessionStore:
     """
 
     def __init__(self, client: Any, **settings: Any) -> None:
-        self.settings = StoreSettings.parse(settings)
+        self._set_up(client, StoreSettings.parse(settings))
+
+    @classmethod
+    def from_settings(
+        cls, client: Any, settings: StoreSettings
+    ) -> DynamoDBSessionStore:
+        """As made with the `settings`, which have been parsed."""
+        store = cls.__new__(cls)
+        store._set_up(client, settings)
+        return store
+
+    def _set_up(self, client: Any, settings: StoreSettings) -> None:
+        self.settings = settings
         self.table = Table(client, self.settings)
         self._calls = Calls(self.table)
         self._recorder: Recorder | None = None

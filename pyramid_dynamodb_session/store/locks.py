@@ -54,7 +54,8 @@ class Locks:
         self._calls = calls
         self._codec = codec
         self._lease = settings.lock_lease
-        self._queue = LockQueue(settings.lock_queue_limit, self._lease)
+        limit = settings.lock_queue_limit
+        self._queue = LockQueue(10 if limit == 'auto' else limit, self._lease)
         self._renewals = LeaseRenewer(self._lease, self.renew)
         self._recorder: Recorder | None = None
         #: :meth:`.lock_queue.LockQueue.ticket`, by names of items
