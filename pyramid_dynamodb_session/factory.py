@@ -27,7 +27,7 @@ from .dynamodb.client import client_from_settings
 from .errors import SessionClosed, SessionError, SessionResponseError
 from .events import CookieRejected, SessionEvent, SessionUsed
 from .session import DynamoDBSession
-from .settings import STATES, FactorySettings
+from .settings import STATES, FactorySettings, documents_settings
 from .store import DynamoDBSessionStore
 from .unit_of_work import UnitOfWork
 
@@ -58,6 +58,7 @@ ANSWERED: ContextVar[Callable[[], Any] | None] = ContextVar(
 )
 
 
+@documents_settings(FactorySettings)
 @implementer(ISessionFactory)
 class DynamoDBSessionFactory:
     """Makes the session of a request; no call until the session is used.
@@ -82,8 +83,8 @@ class DynamoDBSessionFactory:
     def _set_up(self, settings: FactorySettings) -> None:
         self.settings = settings
         self.cookie = SessionCookie(settings)
-        self.store = DynamoDBSessionStore(
-            client_from_settings(settings), **settings.of_the_store()
+        self.store = DynamoDBSessionStore.from_settings(
+            client_from_settings(settings), settings
         )
 
     def __call__(self, request: Any) -> DynamoDBSession:

@@ -29,6 +29,7 @@ from pyramid_dynamodb_session import (
     SessionStoreUnavailable,
     SessionTooLarge,
 )
+from pyramid_dynamodb_session.unit_of_work import UnitOfWork
 from tests.support.clients import CountingClient
 
 Open = Callable[..., DynamoDBSession]
@@ -51,12 +52,19 @@ def store(
     return store
 
 
+class OpenedSession(DynamoDBSession):
+    """A session with what its life cycle does to it, all in one."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._work, name)
+
+
 @pytest.fixture
 def opened(store: DynamoDBSessionStore) -> Open:
     """A function that opens a session, as the factory does."""
 
     def opened(session_id: str | None = None, **options: Any) -> Any:
-        return DynamoDBSession(store, session_id, **options)
+        return OpenedSession(UnitOfWork(store, session_id, **options))
 
     return opened
 

@@ -22,7 +22,7 @@ from ..errors import (
     SessionTooLarge,
 )
 from ..events import ItemCorrupt, LockTaken
-from ..settings import StoreSettings
+from ..settings import StoreSettings, documents_settings
 from .expiry import TOMBSTONE_SECONDS, Expiry, is_unexpired
 from .expressions import (
     ABSENT,
@@ -64,6 +64,7 @@ RECEIPT_LENGTH = 6
 Found = SessionRecord | EndedSession | None
 
 
+@documents_settings(StoreSettings)
 class DynamoDBSessionStore:
     """The session-state provider: sessions in a DynamoDB table.
 
@@ -78,7 +79,19 @@ class DynamoDBSessionStore:
     """
 
     def __init__(self, client: Any, **settings: Any) -> None:
-        self.settings = StoreSettings.parse(settings)
+        self._set_up(client, StoreSettings.parse(settings))
+
+    @classmethod
+    def from_settings(
+        cls, client: Any, settings: StoreSettings
+    ) -> DynamoDBSessionStore:
+        """As made with the `settings`, which have been parsed."""
+        store = cls.__new__(cls)
+        store._set_up(client, settings)
+        return store
+
+    def _set_up(self, client: Any, settings: StoreSettings) -> None:
+        self.settings = settings
         self.table = Table(client, self.settings)
         self._calls = Calls(self.table)
         self._codec = ItemCodec(
@@ -601,10 +614,8 @@ class DynamoDBSessionStore:
             remove=removed,
             ttl_attribute=self.settings.ttl_attribute,
         )
-        names |= parameters.get('ExpressionAttributeNames', {})
-        if names:
-            parameters['ExpressionAttributeNames'] = names
-        return parameters
+        names |= parameters['ExpressionAttributeNames']
+        return {**parameters, 'ExpressionAttributeNames': names}
 
     def _touch(self, name: str, record: SessionRecord) -> bool:
         """Slide the expiry, if the timeout is that of `record`."""

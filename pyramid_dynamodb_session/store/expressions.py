@@ -22,6 +22,8 @@ LOCK_HELD = f'{LOCK_ID_HELD} AND LockCount = :count'
 LOCK = ('LockId', 'LockDate')
 #: What a session that has ended has no more.
 DATA = ('SessionItems', 'SessionTimeout', 'Owner', 'Flags')
+#: Attributes whose names are words of DynamoDB's expressions.
+RESERVED_WORDS = {'Owner'}
 ONE: Item = {':one': {'N': '1'}}
 #: What tells who holds a lock, and whether there is a session at all.
 HOLDER = '#key, LockId, LockDate, LockCount, TakenOver, Ended'
@@ -54,10 +56,10 @@ def update(
     :param add: attributes to add 1 to.
     :param ttl_attribute: the one whose name may be no word of expressions.
     """
-    expression, names = update_expression(
+    expression, value_names, names = update_expression(
         tuple(attributes), remove, add, ttl_attribute
     )
-    values = values | dict(zip(names, attributes.values(), strict=True))
+    values = values | dict(zip(value_names, attributes.values(), strict=True))
     if add:
         values |= ONE
     parameters = {
@@ -66,8 +68,8 @@ def update(
         'ExpressionAttributeValues': values,
         'ReturnValuesOnConditionCheckFailure': 'ALL_OLD',
     }
-    if ':ttl' in names:
-        parameters['ExpressionAttributeNames'] = {'#ttl': ttl_attribute}
+    if names:
+        parameters['ExpressionAttributeNames'] = names
     return parameters
 
 
@@ -77,22 +79,31 @@ def update_expression(
     remove: tuple[str, ...],
     add: tuple[str, ...],
     ttl_attribute: str,
-) -> tuple[str, tuple[str, ...]]:
-    """The expression, and what the values of `attributes` are called."""
-    pairs = [
-        ('#ttl', ':ttl')
-        if attribute == ttl_attribute != 'Expires'
-        else (attribute, f':{attribute}')
-        for attribute in attributes
-    ]
+) -> tuple[str, tuple[str, ...], dict[str, str]]:
+    """The expression, what its values are called, and its ``#`` names."""
+    names: dict[str, str] = {}
+
+    def name(attribute: str) -> str:
+        if attribute == ttl_attribute != 'Expires':
+            placeholder = '#ttl'
+        elif attribute in RESERVED_WORDS:
+            placeholder = f'#{attribute}'
+        else:
+            return attribute
+        names[placeholder] = attribute
+        return placeholder
+
+    set_names = [name(attribute) for attribute in attributes]
+    values = tuple(f':{name.lstrip("#")}' for name in set_names)
     clauses = []
-    if pairs:
+    if attributes:
+        pairs = zip(set_names, values, strict=True)
         clauses.append(f'SET {", ".join(map(" = ".join, pairs))}')
     if remove:
-        clauses.append(f'REMOVE {", ".join(remove)}')
+        clauses.append(f'REMOVE {", ".join(map(name, remove))}')
     if add:
         clauses.append(f'ADD {", ".join(f"{name} :one" for name in add)}')
-    return ' '.join(clauses), tuple(pair[1] for pair in pairs)
+    return ' '.join(clauses), values, names
 
 
 @functools.lru_cache

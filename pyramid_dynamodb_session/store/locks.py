@@ -82,7 +82,10 @@ class ProcessLocks:
     def __init__(
         self, settings: StoreSettings, renew: Callable[[HeldLock], bool]
     ) -> None:
-        self.queue = LockQueue(settings.lock_queue_limit, settings.lock_lease)
+        limit = settings.lock_queue_limit
+        self.queue = LockQueue(
+            None if limit == 'auto' else limit, settings.lock_lease
+        )
         self.renewer = LeaseRenewer(settings.lock_lease, renew)
         #: who holds which lock, by its lock_id
         self.holders: dict[str, Ticket] = {}
