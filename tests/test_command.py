@@ -28,9 +28,9 @@ from pyramid_dynamodb_session import (
     SessionLockLost,
     session_factory_from_settings,
 )
-from pyramid_dynamodb_session.command import main, sweeps
+from pyramid_dynamodb_session.command import main, scans
 from pyramid_dynamodb_session.command.check import check_clock
-from pyramid_dynamodb_session.command.output import iso, when
+from pyramid_dynamodb_session.command.output import iso, timestamp
 from pyramid_dynamodb_session.dynamodb import client as clients
 from pyramid_dynamodb_session.dynamodb import scan as scanning
 from pyramid_dynamodb_session.dynamodb import table as tables
@@ -131,18 +131,21 @@ def put(
     changed = []
 
     def put(session_id: str = ID, /, **changes: Any) -> str:
+        name = hash_key(session_id, store.settings.application)
+        key = {'SessionId': {'S': name}}
+        client.delete_item(TableName=table, Key=key)
         store.set_and_release_item_exclusive(
             session_id, {'cart': [1, 2], 'user': 'me'}, None, new_item=True
         )
         item = {**(raw_item(session_id) or {}), **changes}
         client.put_item(TableName=table, Item=item)
         if changes:
-            changed.append(session_id)
-        return hash_key(session_id, store.settings.application)
+            changed.append(key)
+        return name
 
     yield put
-    for session_id in changed:
-        store.remove_item(session_id)
+    for key in changed:
+        client.delete_item(TableName=table, Key=key)
 
 
 Put = Callable[..., str]
@@ -667,6 +670,38 @@ def test_purge_deletes_what_has_expired_and_nothing_else(
     assert raw_item('living')
 
 
+def test_purge_leaves_expired_sessions_alone_whose_lock_is_alive(
+    command: Run, put: Put, raw_item: RawItem
+) -> None:
+    lock = {'LockId': {'S': 'a'}}
+    put('alive', Expires=seconds(-1), LockDate=seconds(-30), **lock)
+    put('dead', Expires=seconds(-1), LockDate=seconds(-42), **lock)
+    put('undated', Expires=seconds(-1), **lock)
+    assert command('purge', '--json').data['deleted'] == 2
+    assert raw_item('alive') and not raw_item('dead')
+    assert not raw_item('undated')
+
+
+def test_session_that_is_locked_during_a_purge_is_left_alone(
+    command: Run,
+    use: Callable[[Any], None],
+    client: Any,
+    put: Put,
+    raw_item: RawItem,
+) -> None:
+    put(Expires=seconds(-1))
+
+    def delete_item(**parameters: Any) -> Any:
+        lock = {'LockId': {'S': 'a'}, 'LockDate': seconds(0)}
+        put(Expires=seconds(-1), **lock)
+        return client.delete_item(**parameters)
+
+    use(Interposed(client, delete_item=delete_item))
+    data = command('purge', '--json').data
+    assert (data['expired'], data['deleted']) == (1, 0)
+    assert raw_item(ID)
+
+
 def test_two_purges_at_once_share_the_work(
     ini: str, use: Callable[[Any], None], client: Any, put: Put, capsys: Any
 ) -> None:
@@ -765,14 +800,14 @@ def test_purge_that_is_stopped_deletes_no_more(
 
     def delete_item(**parameters: Any) -> Any:
         deleted.append(parameters)
-        purge.sweep.stopped.set()
+        purge.scan.stopped.set()
         return {}
 
     store.initialize()
     store.table.client = Interposed(
         client, scan=lambda **parameters: page, delete_item=delete_item
     )
-    purge = Purge(Calls(store.table), store.table, application)
+    purge = Purge(Calls(store.table), store.table, application, lease=10)
     for _ in purge.run():
         pass
     assert len(deleted) == purge.deleted == 1
@@ -855,8 +890,8 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(
     put(Expires=seconds(-1))
     use(slowly(client))
     assert command('purge').err == ''
-    monkeypatch.setattr(scanning, 'TICK', 0.01)
-    monkeypatch.setattr(sweeps, 'LINES_EVERY', 0.01)
+    monkeypatch.setattr(scanning, 'PROGRESS_INTERVAL', 0.01)
+    monkeypatch.setattr(scans, 'LINES_EVERY', 0.01)
     put(Expires=seconds(-1))
     said = command('purge', '--segments', '1')
     lines = r'\d+ items read, \d deleted, \d+ deleted/s, \d+ units'
@@ -909,7 +944,7 @@ def cookie(settings: dict[str, str], session_id: str = ID) -> str:
     return response.headers['Set-Cookie'].partition(';')[0]
 
 
-def test_session_is_found_by_whatever_names_it(
+def test_session_is_found_by_cookie_id_or_key(
     command: Run,
     write_ini: Callable[..., str],
     settings: dict[str, str],
@@ -1051,7 +1086,7 @@ def test_what_names_no_session_is_said_to_do_so(
 def test_times_at_the_end_of_time() -> None:
     assert iso(253402300799) == '9999-12-31T23:59:59Z'
     assert iso(10**30).startswith('9999-12-31T23:59:59')
-    assert when(1, 0) == '1970-01-01 00:00:01 UTC (in 0:00:01)'
+    assert timestamp(1, 0) == '1970-01-01 00:00:01 UTC (in 0:00:01)'
 
 
 # -- unlock and delete ----------------------------------------------------
@@ -1100,29 +1135,110 @@ def test_nothing_is_done_where_nothing_is_locked(
 
     use(Interposed(client, update_item=update_item))
     said = command('unlock', ID)
-    assert 'was just given back by its holder' in said.out
+    assert 'was just released or renewed' in said.out
     assert command('show', ID, '--json').data['lock']['holder'] == 'b'
 
 
-def test_deleted_session_is_gone(
+@pytest.mark.parametrize(
+    'count, earlier, expected',
+    [
+        ({'N': '7'}, None, '7'),
+        (None, None, '0'),
+        ({'N': '9'}, '5 3', '9 5 3'),
+        ({'N': '9'}, '8 7 6 5 4 3 2 1', '9 8 7 6 5 4 3 2'),
+        ({'S': 'x'}, '5', '0 5'),
+    ],
+)
+def test_unlock_lists_the_count_of_the_holder(
     command: Run,
-    use: Callable[[Any], None],
-    client: Any,
     put: Put,
     raw_item: RawItem,
+    count: dict[str, str] | None,
+    earlier: str | None,
+    expected: str,
 ) -> None:
-    name = put(LockId={'S': 'a'}, LockDate=seconds(0))
+    changes: dict[str, Any] = {'LockId': {'S': 'a'}, 'LockDate': seconds(0)}
+    if count is not None:
+        changes['LockCount'] = count
+    if earlier is not None:
+        changes['TakenOver'] = {'S': earlier}
+    put(**changes)
+    assert command('unlock', ID, '--json').data['unlocked']
+    item = raw_item(ID) or {}
+    assert item['TakenOver'] == {'S': expected}
+    assert not {'LockId', 'LockDate'} & set(item)
+
+
+def test_lock_that_was_renewed_since_is_left_alone(
+    command: Run, use: Callable[[Any], None], client: Any, put: Put
+) -> None:
+    put(LockId={'S': 'a'}, LockDate=seconds(-5))
+
+    def update_item(**parameters: Any) -> Any:
+        put(LockId={'S': 'a'}, LockDate=seconds(0))
+        return client.update_item(**parameters)
+
+    use(Interposed(client, update_item=update_item))
+    said = command('unlock', ID, '--json')
+    assert not said.data['unlocked']
+    assert command('show', ID, '--json').data['lock']['holder'] == 'a'
+
+
+def test_lock_without_a_date_can_be_taken_away(
+    command: Run, put: Put, raw_item: RawItem
+) -> None:
+    put(LockId={'S': 'a'})
+    assert command('unlock', ID, '--json').data['unlocked']
+    assert 'LockId' not in (raw_item(ID) or {})
+
+
+def test_deleted_session_leaves_a_tombstone_for_a_minute(
+    command: Run, put: Put, raw_item: RawItem
+) -> None:
+    locked = {'LockId': {'S': 'a'}, 'LockDate': seconds(0)}
+    kept = {'Version': {'N': '3'}, 'LockCount': {'N': '5'}}
+    lists = {'TakenOver': {'S': '4 2'}, 'SavedBy': {'S': 'b a'}}
+    name = put(
+        SessionTimeout={'N': '60'},
+        Owner={'S': 'shop-hash'},
+        Flags={'N': '1'},
+        **locked,
+        **kept,
+        **lists,
+    )
     said = command('delete', ID)
     assert (said.status, said.out) == (0, f'{name} is deleted.\n')
-    assert raw_item(ID) is None
-    assert command('delete', ID).status == 1
+    item = raw_item(ID) or {}
+    assert int(item.pop('Expires')['N']) - int(item.pop('Ended')['N']) == 60
+    del item['CreateDate'], item['Ver']
+    key = {'SessionId': {'S': name}}
+    assert item == key | locked | kept | lists
+    for word in ('show', 'unlock', 'delete'):
+        said = command(word, ID)
+        assert said.status == 1
+        assert 'there is no such session' in said.err
+
+
+def test_tombstone_has_the_time_to_live_of_the_settings(
+    command: Run, put: Put, raw_item: RawItem
+) -> None:
+    put(Gone=seconds(1000))
+    ttl = (f'{PREFIX}ttl_attribute=Gone', f'{PREFIX}ttl_grace=600')
+    assert command('delete', ID, *ttl).status == 0
+    item = raw_item(ID) or {}
+    assert int(item['Gone']['N']) - int(item['Expires']['N']) == 600
+
+
+def test_session_that_somebody_else_has_just_deleted(
+    command: Run, use: Callable[[Any], None], client: Any, put: Put
+) -> None:
     put()
 
-    def delete_item(**parameters: Any) -> Any:
-        client.delete_item(**parameters)
-        return client.delete_item(**parameters)
+    def update_item(**parameters: Any) -> Any:
+        client.update_item(**parameters)
+        return client.update_item(**parameters)
 
-    use(Interposed(client, delete_item=delete_item))
+    use(Interposed(client, update_item=update_item))
     assert 'by somebody else' in command('delete', ID).out
 
 
@@ -1194,17 +1310,21 @@ def test_stats_count_what_there_is(
 ) -> None:
     put('no date', Expires={'S': 'soon'})
     put('list', Odd={'NULL': True})
+    put('tombstone', Ended=seconds(-1), LockId={'S': 'a'})
+    alive = {'LockId': {'S': 'a'}, 'LockDate': seconds(0)}
+    put('expired and locked', Expires=seconds(-1), **alive)
     said = command('stats', '--all', '--json')
     told = said.data
     assert told['sampled'] is None
-    assert (told['live'], told['expired']) == (10, 7)
-    assert (told['locked'], told['abandoned_locks']) == (3, 1)
+    assert (told['live'], told['expired'], told['ended']) == (11, 7, 1)
+    assert (told['locked'], told['abandoned_locks']) == (4, 1)
     assert told['corrupt'] == 2
-    assert told['histogram']['512'] == 10
+    assert told['histogram']['512'] == 11
     assert told['histogram']['4096'] == 7
     assert told['bytes']['median'] < 512 < 2000 < told['bytes']['largest']
     said = command('stats', '--all', '--rate', '1000')
-    assert re.search(r'live +10 ', said.out)
+    assert re.search(r'live +11 ', said.out)
+    assert re.search(r'ended +1 ', said.out)
     assert re.search(r'<= 4.0 KB +7 +####', said.out)
 
 
@@ -1247,4 +1367,4 @@ def test_stats_are_reckoned_up_from_a_sample(
 def test_stats_of_nothing(command: Run) -> None:
     said = command('stats', '--all')
     assert said.status == 0
-    assert 'No sizes to tell.' in said.out
+    assert 'There are no sessions.' in said.out

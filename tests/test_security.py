@@ -38,11 +38,11 @@ from pyramid_dynamodb_session import (
     SessionTooLarge,
 )
 from pyramid_dynamodb_session.cookie import SessionCookie
-from pyramid_dynamodb_session.dynamodb.table import policy
 from pyramid_dynamodb_session.events import SessionEvent
 from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.store.encryption import Cipher
 from pyramid_dynamodb_session.store.item import ITEM_LIMIT, hash_key
+from pyramid_dynamodb_session.store.policy import policy
 from pyramid_dynamodb_session.toolbar import Notes
 from tests.docs_pages import ROOT
 from tests.proxy import LOSE_REPLY, FaultProxy, error

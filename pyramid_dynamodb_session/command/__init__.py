@@ -1,4 +1,4 @@
-"""The command line: what is typed, and which room answers it."""
+"""``dynamodb-session``: parses the command line and runs a command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pyramid.exceptions import ConfigurationError
 
 from ..errors import SessionError
-from . import check, sessions, sweeps, tables
+from . import check, scans, sessions, tables
 from .output import Result
 
 DESCRIPTION = """\
@@ -43,7 +43,7 @@ dynamodb_session.table=Other, or a variable that the file leaves open."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the whole command line; each room adds its commands."""
+    """The parser of the whole command line; each module adds its commands."""
     top = argparse.ArgumentParser(
         prog='dynamodb-session',
         description=DESCRIPTION,
@@ -59,8 +59,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(
         metavar='COMMAND', dest='command', required=True
     )
-    for room in (tables, check, sweeps, sessions):
-        for name, command in room.COMMANDS.items():
+    for module in (tables, check, scans, sessions):
+        for name, command in module.COMMANDS.items():
             sub = commands.add_parser(
                 name,
                 help=command.help,
@@ -85,7 +85,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
     top = parser()
-    args = top.parse_args(shielded(sys.argv[1:] if argv is None else argv))
+    args = top.parse_args(
+        escape_leading_dashes(sys.argv[1:] if argv is None else argv)
+    )
     wrong = [word for word in args.variables if '=' not in word]
     if wrong:
         top.error(f'{wrong[0]!r} is no name=value')
@@ -103,8 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return result.status
 
 
-def shielded(argv: Sequence[str]) -> list[str]:
-    """Ids and names may begin with a dash and are no options for that."""
+def escape_leading_dashes(argv: Sequence[str]) -> list[str]:
+    """Arguments in which a session id that begins with a dash is no option."""
     return [
         f' {word}' if re.fullmatch(r'-[A-Za-z0-9_.-]{42,}', word) else word
         for word in argv

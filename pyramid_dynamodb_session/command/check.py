@@ -1,4 +1,4 @@
-"""``check``: whether sessions can be kept here, or what to do about it."""
+"""``check``: whether sessions can be stored, and what to do if not."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..dynamodb.table import hash_key_name, time_to_live
 from ..errors import SessionError
 from ..store.item import hash_key
 from ..store.lease import CLOCK_SKEW
+from .context import Context
 from .output import Command, Result, columns, size
-from .site import Site
 from .tables import billing, ttl_as_wanted
 
 OK, NOTE, FAIL = 'ok', 'note', 'FAIL'
@@ -34,7 +34,7 @@ THROW_AWAY = 60
 
 @dataclasses.dataclass
 class Finding:
-    """What was looked at, what it is like, and what to do if not ok."""
+    """What was checked, with which result, and what to do if it is not ok."""
 
     what: str
     status: str
@@ -44,10 +44,10 @@ class Finding:
 
 
 def check(args: argparse.Namespace) -> Result:
-    site = Site(args)
+    context = Context(args)
     findings = []
     try:
-        for finding in checkup(site):
+        for finding in run_checks(context):
             findings.append(finding)
     except SessionError as error:
         findings.append(Finding('DynamoDB', FAIL, str(error)))
@@ -59,49 +59,49 @@ def check(args: argparse.Namespace) -> Result:
     verdict = 'OK: sessions can be kept here.'
     if failed:
         verdict = f'Not OK: {failed} of these failed.'
-    lines = [*columns(rows(findings)), '', verdict]
+    lines = [*columns(finding_rows(findings)), '', verdict]
     return Result(data, lines, 1 if failed else 0)
 
 
-def rows(findings: list[Finding]) -> Iterator[tuple[str, str, str]]:
+def finding_rows(findings: list[Finding]) -> Iterator[tuple[str, str, str]]:
     for finding in findings:
         yield finding.status, finding.what, finding.text
         if finding.advice:
             yield '', '', f'-> {finding.advice}'
 
 
-def checkup(site: Site) -> Iterator[Finding]:
-    """One finding after the other; ends where going on makes no sense."""
-    yield check_settings(site)
-    yield check_credentials(site)
+def run_checks(context: Context) -> Iterator[Finding]:
+    """The findings; ends after one without which the next make no sense."""
+    yield check_settings(context)
+    yield check_credentials(context)
     start = time.time()
-    found = site.attempt(lambda: find(site))
+    found = context.call(lambda: describe_table(context))
     now = (start + time.time()) / 2
     if found is None:
         yield Finding(
             'table',
             FAIL,
-            f'there is no table {site.settings.table} in {site.region}',
-            f'dynamodb-session {site.ini} create-table',
+            f'there is no table {context.settings.table} in {context.region}',
+            f'dynamodb-session {context.ini} create-table',
         )
         return
-    table = check_table(site, found['Table'])
+    table = check_table(context, found['Table'])
     yield table
     if table.status == FAIL:
         return
     yield Finding('billing', OK, billing(found['Table']))
-    yield check_ttl(site)
+    yield check_ttl(context)
     headers = found['ResponseMetadata']['HTTPHeaders']
     yield check_clock(headers.get('date'), now)
-    permissions = check_permissions(site)
+    permissions = check_permissions(context)
     yield permissions
     if permissions.status == OK:
-        yield check_round_trip(site)
+        yield check_round_trip(context)
 
 
-def check_settings(site: Site) -> Finding:
-    settings = site.settings
-    text = f'{site.whose}, {site.region}, {site.endpoint}'
+def check_settings(context: Context) -> Finding:
+    settings = context.settings
+    text = f'{context.scope}, {context.region}, {context.endpoint}'
     if settings.lock_wait <= settings.lock_lease:
         return Finding(
             'settings',
@@ -114,12 +114,12 @@ def check_settings(site: Site) -> Finding:
     return Finding('settings', OK, text)
 
 
-def check_credentials(site: Site) -> Finding:
-    """Where they come from; never what they are."""
-    if site.settings.client is not None:
+def check_credentials(context: Context) -> Finding:
+    """Where the credentials come from; never what they are."""
+    if context.settings.client is not None:
         return Finding('credentials', OK, 'those of a client of your own')
-    core = botocore_session(site.settings)
-    credentials = boto3_session(core, site.settings).get_credentials()
+    core = botocore_session(context.settings)
+    credentials = boto3_session(core, context.settings).get_credentials()
     if credentials is None:
         return Finding(
             'credentials',
@@ -131,20 +131,20 @@ def check_credentials(site: Site) -> Finding:
     return Finding('credentials', OK, f'from: {source}')
 
 
-def find(site: Site) -> Any:
-    """The table's description, and when DynamoDB gave it."""
+def describe_table(context: Context) -> Any:
+    """DynamoDB's reply that describes the table; None for no table."""
     try:
-        return site.client.describe_table(TableName=site.settings.table)
+        return context.client.describe_table(TableName=context.settings.table)
     except Exception as error:
         if error_code(error) == 'ResourceNotFoundException':
             return None
         raise
 
 
-def check_table(site: Site, table: dict[str, Any]) -> Finding:
+def check_table(context: Context, table: dict[str, Any]) -> Finding:
     status = table['TableStatus']
     try:
-        key_name = hash_key_name(site.settings.table, table)
+        key_name = hash_key_name(context.settings.table, table)
     except ConfigurationError as error:
         return Finding('table', FAIL, str(error))
     count, weight = table['ItemCount'], table['TableSizeBytes']
@@ -155,10 +155,10 @@ def check_table(site: Site, table: dict[str, Any]) -> Finding:
     return Finding('table', OK, text, figures=figures)
 
 
-def check_ttl(site: Site) -> Finding:
-    wanted = site.settings.ttl_attribute
+def check_ttl(context: Context) -> Finding:
+    wanted = context.settings.ttl_attribute
     try:
-        found = time_to_live(site.client, site.settings.table)
+        found = time_to_live(context.client, context.settings.table)
     except Exception as error:
         return Finding('time to live', NOTE, f'not known: {error}')
     good, text = ttl_as_wanted(*found, wanted)
@@ -168,7 +168,7 @@ def check_ttl(site: Site) -> Finding:
         'time to live',
         FAIL,
         text,
-        f'dynamodb-session {site.ini} create-table switches it on; until '
+        f'dynamodb-session {context.ini} create-table switches it on; until '
         'then expired sessions stay',
     )
 
@@ -177,7 +177,7 @@ def check_clock(date: str | None, now: float) -> Finding:
     """Our clock, which said `now` when DynamoDB sent its ``Date``."""
     if date is None:
         return Finding('clock', NOTE, 'not known: this server sends no Date')
-    # the header tells whole seconds
+    # the header has whole seconds
     ahead = now - parsedate_to_datetime(date).timestamp() - 0.5
     figures = {'seconds_ahead': round(ahead, 1)}
     if abs(ahead) < 2:
@@ -190,9 +190,9 @@ def check_clock(date: str | None, now: float) -> Finding:
     )
 
 
-def check_permissions(site: Site) -> Finding:
-    name = hash_key(secrets.token_urlsafe(32), site.settings.application)
-    allowed = site.sessions.permissions(name)
+def check_permissions(context: Context) -> Finding:
+    name = hash_key(secrets.token_urlsafe(32), context.settings.application)
+    allowed = context.sessions.permissions(name)
     missing = {action for action, is_held in allowed.items() if not is_held}
     held = [action for action in allowed if action not in missing]
     text = 'held: ' + ', '.join(['DescribeTable', *held])
@@ -203,13 +203,13 @@ def check_permissions(site: Site) -> Finding:
             'permissions',
             FAIL,
             text,
-            f'dynamodb-session {site.ini} policy --role runtime',
+            f'dynamodb-session {context.ini} policy --role runtime',
             allowed,
         )
     return Finding('permissions', OK, text, figures=allowed)
 
 
-def check_round_trip(site: Site) -> Finding:
+def check_round_trip(context: Context) -> Finding:
     """Create, lock, save, release and remove a session of our own."""
     took: dict[str, float] = {}
     start = time.perf_counter()
@@ -220,7 +220,7 @@ def check_round_trip(site: Site) -> Finding:
         took[step] = round((now - start) * 1000, 1)
         start = time.perf_counter()
 
-    store, session_id = site.store, secrets.token_urlsafe(32)
+    store, session_id = context.store, secrets.token_urlsafe(32)
     record = store.create_new_store_data()
     record.timeout = THROW_AWAY
     try:

@@ -1,4 +1,4 @@
-"""How things are said to people: times, sizes, tables of words."""
+"""The output of commands: results, times, sizes, columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclasses.dataclass
 class Result:
-    """What a command has to say: ``data`` to machines, ``lines`` to people.
+    """The output of a command: ``data`` for ``--json``, ``lines`` otherwise.
 
     ``status`` is the exit status.
     """
@@ -25,7 +25,8 @@ class Result:
 class Command:
     """A command of the command line.
 
-    :param help: a few words; ``description`` and ``epilog`` teach.
+    :param help: one line, in the list of commands; ``description`` and
+        ``epilog`` are what its own ``--help`` prints.
     """
 
     run: Callable[[argparse.Namespace], Result]
@@ -35,43 +36,43 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], object] = id
 
 
-def moment(seconds: float) -> datetime.datetime:
-    """Seconds since the epoch as UTC; the far end of time at most."""
-    far = datetime.datetime.max.replace(tzinfo=datetime.timezone.utc)
+def utc_datetime(seconds: float) -> datetime.datetime:
+    """Seconds since the epoch as UTC; the last possible time at most."""
+    latest = datetime.datetime.max.replace(tzinfo=datetime.timezone.utc)
     try:
         return min(
             datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc),
-            far,
+            latest,
         )
     except (OSError, OverflowError, ValueError):
-        return far
+        return latest
 
 
 def iso(seconds: float) -> str:
-    return moment(seconds).isoformat().replace('+00:00', 'Z')
+    return utc_datetime(seconds).isoformat().replace('+00:00', 'Z')
 
 
-def when(seconds: float, now: float) -> str:
-    """A time, and how long from now that is."""
-    stamp = f'{moment(seconds):%Y-%m-%d %H:%M:%S} UTC'
+def timestamp(seconds: float, now: float) -> str:
+    """A time, and how far from now it is."""
+    stamp = f'{utc_datetime(seconds):%Y-%m-%d %H:%M:%S} UTC'
     if seconds >= now:
-        return f'{stamp} (in {span(seconds - now)})'
-    return f'{stamp} ({span(now - seconds)} ago)'
+        return f'{stamp} (in {duration(seconds - now)})'
+    return f'{stamp} ({duration(now - seconds)} ago)'
 
 
-def span(seconds: float) -> str:
+def duration(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def size(count: float) -> str:
-    """Bytes, as DynamoDB reckons: a KB is 1,024 of them."""
+    """Bytes as DynamoDB counts them: a KB is 1,024."""
     if count < 1024:
         return f'{count:,.0f} B'
     return f'{count / 1024:,.1f} KB'
 
 
 def columns(rows: Iterable[tuple[str, ...]], indent: str = '') -> list[str]:
-    """Rows of words, each column as wide as its widest word."""
+    """Rows of texts, each column as wide as its longest text."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

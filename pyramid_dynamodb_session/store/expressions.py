@@ -110,3 +110,93 @@ def unchanged(record: SessionRecord) -> str:
         never = 'attribute_exists(Ver) AND attribute_not_exists(LockCount)'
         same = f'({never} OR {same})'
     return f'attribute_not_exists(LockId) AND {same}'
+
+
+# -- operators: the permissions tried, unlock, delete, purge ----------------
+
+#: A condition that no item fulfils: nothing is written, but IAM is asked.
+IMPOSSIBLE = 'attribute_exists(#key) AND attribute_not_exists(#key)'
+#: Removes nothing anybody needs, should it ever be carried out.
+HARMLESS_UPDATE = 'REMOVE Flags'
+OF_APPLICATION = 'begins_with(#key, :application)'
+#: Expired, and its lock, if it has one, is not alive: an expired session
+#: whose holder still renews the lock counts as living.
+EXPIRED = (
+    'Expires <= :now AND '
+    'NOT (attribute_exists(LockId) AND LockDate > :lease_end)'
+)
+#: How many robbed holders ``TakenOver`` lists.
+TAKE_OVERS_LISTED = 8
+#: Seconds after which a session that was deleted is gone from the table.
+TOMBSTONE_SECONDS = 60
+
+
+def unlock(item: Item) -> dict[str, Any]:
+    """The ``UpdateItem`` that takes the lock from the holder in an `item`.
+
+    The holder's ``LockCount`` joins ``TakenOver``, so that its save is
+    refused for certain. Neither can change while that lock is held, and the
+    condition is that it is.
+    """
+    values = {
+        ':lock_id': item['LockId'],
+        ':taken_over': {'S': taken_over_with_holder(item)},
+    }
+    same_date = 'attribute_not_exists(LockDate)'
+    if 'LockDate' in item:
+        values[':lock_date'] = item['LockDate']
+        same_date = 'LockDate = :lock_date'
+    return {
+        'UpdateExpression': (
+            'SET TakenOver = :taken_over REMOVE LockId, LockDate'
+        ),
+        'ConditionExpression': f'LockId = :lock_id AND {same_date}',
+        'ExpressionAttributeValues': values,
+    }
+
+
+def taken_over_with_holder(item: Item) -> str:
+    """``TakenOver`` as it is when the holder of the lock was robbed too."""
+    count = str(item.get('LockCount', {}).get('N', 0))
+    earlier = str(item.get('TakenOver', {}).get('S', '')).split()
+    return ' '.join([count, *earlier][:TAKE_OVERS_LISTED])
+
+
+def end_session(
+    key_name: str, now: float, ttl_attribute: str, ttl_grace: int
+) -> dict[str, Any]:
+    """The ``UpdateItem`` that turns a session into a tombstone.
+
+    A lock stays where it is: its holder then learns for certain that nothing
+    of its request was saved.
+    """
+    expires = now + TOMBSTONE_SECONDS
+    assignments = ['Ended = :now', 'Expires = :expires']
+    # a word that DynamoDB reserves
+    names = {'#key': key_name, '#owner': 'Owner'}
+    values: Item = {':now': number(now), ':expires': number(expires)}
+    if ttl_attribute not in ('', 'Expires'):
+        assignments.append('#ttl = :ttl')
+        names['#ttl'] = ttl_attribute
+        values[':ttl'] = number(expires + ttl_grace)
+    return {
+        'UpdateExpression': (
+            f'SET {", ".join(assignments)} '
+            'REMOVE SessionItems, SessionTimeout, #owner, Flags'
+        ),
+        'ConditionExpression': (
+            'attribute_exists(#key) AND attribute_not_exists(Ended)'
+        ),
+        'ExpressionAttributeNames': names,
+        'ExpressionAttributeValues': values,
+    }
+
+
+def expired(now: float, dead_after: float) -> tuple[str, Item]:
+    """The condition :data:`EXPIRED`, and its values.
+
+    :param dead_after: seconds after which a lock that was not renewed is
+        not alive any more.
+    """
+    lease_end = number(now - dead_after)
+    return EXPIRED, {':now': number(now), ':lease_end': lease_end}

@@ -1,10 +1,11 @@
-"""From an .ini file to the store that the application would have."""
+"""What a command works on: the settings of an .ini file, and their store."""
 
 from __future__ import annotations
 
 import argparse
 import configparser
 import functools
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,15 +32,15 @@ they can be reached:
       {PREFIX}endpoint_url=http://127.0.0.1:PORT"""
 
 
-class Site:
-    """The settings of an application, and what they lead to.
+class Context:
+    """The settings of an application, its store, and its table.
 
     Raises :class:`pyramid.exceptions.ConfigurationError`. No table is
-    created unless `may_create`.
+    created unless `may_create_table`.
     """
 
     def __init__(
-        self, args: argparse.Namespace, may_create: bool = False
+        self, args: argparse.Namespace, may_create_table: bool = False
     ) -> None:
         self.ini: str = args.ini
         settings = read_settings(args.ini, parse_vars(args.variables))
@@ -52,7 +53,7 @@ class Site:
             raise ConfigurationError(
                 NO_ENDPOINT.format(ini=args.ini, command=args.command)
             )
-        if not may_create:
+        if not may_create_table:
             settings[f'{PREFIX}create_if_not_exist'] = 'false'
         self.factory = session_factory_from_settings(settings)
         self.settings = self.factory.settings
@@ -69,7 +70,7 @@ class Site:
 
     @functools.cached_property
     def sessions(self) -> StoredSessions:
-        return StoredSessions(self.calls, self.table)
+        return StoredSessions(self.calls, self.table, self.settings)
 
     @property
     def region(self) -> str:
@@ -77,23 +78,23 @@ class Site:
 
     @property
     def endpoint(self) -> str:
-        """Where DynamoDB is; without a password that may be in the URL."""
+        """The URL of DynamoDB; without a password that may be in it."""
         url = urlsplit(self.client.meta.endpoint_url)
         return f'{url.scheme}://{url.netloc.rpartition("@")[2]}'
 
     @property
-    def whose(self) -> str:
-        """Whose sessions, for people."""
+    def scope(self) -> str:
+        """Which sessions these are, in words."""
         application = self.settings.application
-        of = f'application {application}' if application else 'any application'
-        return f'{of}, table {self.settings.table}'
+        name = f'application {application}' if application else None
+        return f'{name or "any application"}, table {self.settings.table}'
 
     def describe(self) -> dict[str, Any] | None:
         """The table; None if there is none.
 
         Raises :class:`SessionStoreUnavailable`.
         """
-        found: dict[str, Any] | None = self.attempt(
+        found: dict[str, Any] | None = self.call(
             lambda: describe(self.client, self.settings.table)
         )
         return found
@@ -108,10 +109,13 @@ class Site:
             )
         return found
 
-    def attempt(self, call: Any) -> Any:
-        """What a `call` to DynamoDB, on the table, answers."""
+    def call(self, operation: Callable[[], Any]) -> Any:
+        """What `operation`, a call on the table, returns.
+
+        Raises :class:`SessionStoreUnavailable`.
+        """
         try:
-            return call()
+            return operation()
         except ConfigurationError:
             raise
         except Exception as error:
