@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import os
 import random
 import re
 import secrets
@@ -29,14 +30,20 @@ from pyramid_dynamodb_session import (
     session_factory_from_settings,
 )
 from pyramid_dynamodb_session.command import main, scans
-from pyramid_dynamodb_session.command.check import check_clock
-from pyramid_dynamodb_session.command.output import iso, timestamp
+from pyramid_dynamodb_session.command.check import check_billing, check_clock
+from pyramid_dynamodb_session.command.output import (
+    iso,
+    print_error,
+    timestamp,
+    write,
+)
 from pyramid_dynamodb_session.dynamodb import client as clients
 from pyramid_dynamodb_session.dynamodb import scan as scanning
 from pyramid_dynamodb_session.dynamodb import table as tables
 from pyramid_dynamodb_session.dynamodb.calls import Calls
 from pyramid_dynamodb_session.store.item import hash_key
 from pyramid_dynamodb_session.store.purge import Purge
+from pyramid_dynamodb_session.version import VERSION
 from tests.conftest import REGION, SECRET_KEY
 from tests.interposed import Interposed
 from tests.proxy import FaultProxy
@@ -222,7 +229,15 @@ def test_section_other_than_main(
 
 
 @pytest.mark.parametrize(
-    'name, words', [('x.ini', 'No such file'), ('x.ini#y', 'No such file')]
+    'name, words',
+    [
+        ('x.ini', 'there is no file x.ini'),
+        ('x.ini#y', 'there is no file x.ini'),
+        ('production', 'there is no file production'),
+        ('tests', 'tests is no .ini file'),
+        ('setup.cfg', 'setup.cfg is no .ini file'),
+        ('egg:nothing', 'the settings of egg:nothing can not be read'),
+    ],
 )
 def test_file_that_is_not_there(command: Run, name: str, words: str) -> None:
     said = command('check', ini=name)
@@ -240,6 +255,106 @@ def test_word_that_means_nothing_is_a_usage_error(command: Run) -> None:
     said = command('check', 'please')
     assert said.status == 2
     assert "'please' is no name=value" in said.err
+
+
+def test_version(command: Run) -> None:
+    assert command(ini='--version').out == f'dynamodb-session {VERSION}\n'
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['check'], 'the .ini file is missing: dynamodb-session INI check'),
+        (['stats', '--all'], 'the .ini file is missing: dynamodb-session'),
+        (
+            ['check', 'x/production.ini'],
+            'the .ini file comes first: dynamodb-session x/production.ini '
+            'check',
+        ),
+        (['show', 'a.ini#b'], 'comes first: dynamodb-session a.ini#b show'),
+        ([], 'the following arguments are required: INI'),
+    ],
+)
+def test_ini_file_missing_or_second(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_file_may_be_named_like_a_command(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path('check').touch()
+    said = command('check', ini='check')
+    assert said.err == 'dynamodb-session: check is no .ini file: give the ' + (
+        'one that pserve is started with\n'
+    )
+
+
+@pytest.mark.parametrize(
+    'word, message',
+    [
+        ('table=Nope', f'did you mean {PREFIX}table=Nope ?'),
+        ('dynamodb_sessions.table=Nope', f'mean {PREFIX}table=Nope ?'),
+        ('secret=Nope', f'did you mean {PREFIX}secret=… ?'),
+        ('colour=blue', f'settings begin with {PREFIX}'),
+    ],
+)
+def test_name_that_is_neither_setting_nor_variable_is_refused(
+    command: Run, word: str, message: str, put: Put, raw_item: RawItem
+) -> None:
+    put(Expires=seconds(-1))
+    said = command('purge', word)
+    assert said.status == 2
+    name = word.partition('=')[0]
+    assert f'{name} is no setting, and no variable of ' in said.err
+    assert message in said.err
+    assert raw_item(ID)
+
+
+def test_variables_are_found_in_all_files_that_are_used(
+    command: Run,
+    write_ini: Callable[..., str],
+    ini: str,
+    settings: dict[str, str],
+) -> None:
+    del settings[f'{PREFIX}table']
+    text = Path(write_ini(settings)).read_text()
+    Path(ini).with_name('other.ini').write_text(
+        f'[DEFAULT]\nstage = test\n; colour: none\n{text}\n'
+        f'{PREFIX}table = Table-%(which)s\n'
+        '[app:again]\nuse = config:other.ini#main\n'
+    )
+    Path(ini).write_text(
+        '[app:main]\nuse = config:other.ini\n'
+        '[app:gone]\nuse = config:gone.ini\n'
+    )
+    said = command('policy', 'which=One', 'stage=live')
+    assert said.status == 0, said.err
+    assert 'table/Table-One' in said.out
+    said = command('policy', 'which=One', 'colour=blue')
+    assert 'colour is no setting' in said.err
+
+
+def test_variables_of_a_uri_are_not_known(command: Run) -> None:
+    said = command('check', 'table=Nope', ini='egg:nothing')
+    assert 'can not be read' in said.err
+
+
+def test_advice_repeats_the_overrides_but_no_secret(
+    command: Run, new_table: str
+) -> None:
+    words = [f'{PREFIX}table={new_table}', f'{PREFIX}secret={SECRET}']
+    for name in ('check', 'stats'):
+        said = command(name, *words)
+        text = said.out + said.err
+        assert f'create-table {PREFIX}table={new_table} ' in text
+        assert f"'{PREFIX}secret=(not shown)'" in text
+        assert SECRET not in text
 
 
 def test_wrong_setting_is_named(command: Run) -> None:
@@ -293,10 +408,9 @@ def script(*words: str, **options: Any) -> subprocess.Popen[str]:
     path = Path(sys.executable).with_name('dynamodb-session')
     return subprocess.Popen(
         [str(path), *words],
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
+        **{'stdout': subprocess.PIPE, **options},
     )
 
 
@@ -324,6 +438,63 @@ def test_reader_of_the_output_may_leave_early(ini: str) -> None:
     process.stdout.close()
     assert process.wait() == 1
     assert 'Traceback' not in process.stderr.read()
+
+
+@pytest.mark.parametrize('words', [['policy'], ['policy', '--help']])
+def test_full_disk_is_said_without_a_traceback(
+    ini: str, words: list[str]
+) -> None:
+    env = {**os.environ, 'PYTHONUNBUFFERED': ''}
+    with open('/dev/full', 'w') as full:
+        process = script(ini, *words, stdout=full, env=env)
+        _, err = process.communicate()
+    assert 'No space left on device' in err
+    assert 'Traceback' not in err and 'Exception' not in err
+    assert process.returncode == 1
+
+
+def test_large_output_on_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with open('/dev/full', 'w', buffering=1) as full:
+        monkeypatch.setattr(sys, 'stdout', full)
+        assert not write('x')
+        assert write('what comes later goes nowhere')
+
+
+def test_closed_output_is_said_without_a_traceback(ini: str) -> None:
+    process = script(ini, 'policy', preexec_fn=lambda: os.close(1))
+    _, err = process.communicate()
+    assert 'the standard output is closed' in err
+    assert 'Traceback' not in err
+    assert process.returncode == 1
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, 'No space left on device')
+
+
+@pytest.mark.parametrize('stderr', [FullDisk(), None])
+def test_errors_that_can_not_be_printed_are_no_errors(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stderr: Any,
+) -> None:
+    monkeypatch.setattr(sys, 'stderr', stderr)
+    print_error('x')
+    assert capsys.readouterr().out == ''
+
+
+def test_console_script_prints_no_warning_of_setuptools(ini: str) -> None:
+    words = [sys.executable, '-m', 'pyramid_dynamodb_session_command']
+    done = subprocess.run(
+        [*words, ini, 'policy', f'{PREFIX}table=arn:aws:dynamodb:x'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, '')
 
 
 def test_interrupt_anywhere_has_the_status_of_interrupts(
@@ -372,7 +543,7 @@ def test_table_without_ttl_is_brought_up_to_date(
     )
     unhealthy = command('check', table)
     assert unhealthy.status == 1
-    assert 'create-table switches it on' in unhealthy.out
+    assert 'expired sessions stay; to switch it on' in unhealthy.out
     assert command('create-table', table).status == 0
     assert command('check', table).status == 0
     other = command('create-table', table, f'{PREFIX}ttl_attribute=Gone')
@@ -478,16 +649,17 @@ def test_check_leaves_nothing_behind_and_tells_latencies(
     said = command('check', '--json', f'{PREFIX}ttl_attribute=')
     assert said.data['ok']
     found = {check['what']: check for check in said.data['checks']}
-    figures = found['round trip']['figures']
-    assert set(figures) == {'create', 'lock', 'save', 'release'}
-    assert all(milliseconds > 0 for milliseconds in figures.values())
+    for transport in ('boto3', 'direct'):
+        figures = found[f'round trip, {transport}']['figures']
+        assert set(figures) == {'create', 'lock', 'save', 'release'}
+        assert all(milliseconds > 0 for milliseconds in figures.values())
     assert all(found['permissions']['figures'].values())
     left = client.scan(
         TableName=table,
         FilterExpression='begins_with(SessionId, :application)',
         ExpressionAttributeValues={':application': {'S': application}},
     )
-    assert left['Items'] == []
+    assert all('Ended' in item for item in left['Items'])
 
 
 def test_check_prints_no_secret(
@@ -535,7 +707,7 @@ def test_permissions_that_only_operators_need_may_be_missing(
     said = command('check')
     assert said.status == 0, said.out
     assert 'not held: Scan' in said.out
-    assert 'note  time to live  not known' in said.out
+    assert re.search('note  time to live +not known', said.out)
 
 
 def test_error_in_the_middle_is_told_with_what_was_found_so_far(
@@ -624,6 +796,107 @@ def test_wait_below_the_lease_is_worth_a_note(command: Run) -> None:
     said = command('check', f'{PREFIX}lock_wait=3', f'{PREFIX}ttl_attribute=')
     assert said.status == 0
     assert 'lock_wait (3 s) above lock_lease (10 s)' in said.out
+
+
+@pytest.mark.parametrize(
+    'server, limit, status, words',
+    [
+        ('egg:waitress#main', '10', 'note', 'to auto, or to 2 at most'),
+        ('egg:waitress', '2', 'ok', '4 in [server:main], lock_queue_limit'),
+        ('egg:waitress\nthreads = 12', '10', 'ok', '12 in [server:main]'),
+        ('egg:gunicorn\nthreads = 8', '9', 'note', 'or to 6 at most'),
+        ('egg:gunicorn#main', '1', 'note', 'or to 0 at most'),
+    ],
+)
+def test_queue_limit_is_compared_with_the_threads_of_the_server(
+    command: Run, ini: str, server: str, limit: str, status: str, words: str
+) -> None:
+    with open(ini, 'a') as file:
+        file.write(f'\n[server:main]\nuse = {server}\n')
+    limit = f'{PREFIX}lock_queue_limit={limit}'
+    said = command('check', limit, f'{PREFIX}ttl_attribute=')
+    assert said.status == 0, said.out
+    assert re.search(rf'^{status} +threads  ', said.out, re.M)
+    assert words in said.out
+
+
+@pytest.mark.parametrize(
+    'server, words',
+    [
+        ('[server:main]\nuse = egg:waitress', []),
+        ('[server:main]\nuse = egg:other', [f'{PREFIX}lock_queue_limit=9']),
+        ('[server:main]\nthreads = 3', [f'{PREFIX}lock_queue_limit=9']),
+        ('', [f'{PREFIX}lock_queue_limit=9']),
+        (
+            '[server:main]\nuse = egg:waitress\nthreads = some',
+            [f'{PREFIX}lock_queue_limit=9'],
+        ),
+        (
+            '[server:main]\nuse = egg:waitress\nthreads = %(threads)s',
+            [f'{PREFIX}lock_queue_limit=9'],
+        ),
+    ],
+)
+def test_threads_are_not_checked_where_nothing_is_known_or_set(
+    command: Run, ini: str, server: str, words: list[str]
+) -> None:
+    with open(ini, 'a') as file:
+        file.write(f'\n{server}\n')
+    said = command('check', '--json', *words)
+    assert 'threads' not in [check['what'] for check in said.data['checks']]
+
+
+@pytest.mark.parametrize(
+    'table, status, text',
+    [
+        (
+            (0, 0, 10, 5),
+            'note',
+            '2.5 locked requests a second, of sessions of 1 KB at most',
+        ),
+        (
+            (10, 10241, 10, 40),
+            'ok',
+            '10 locked requests a second, of sessions of 2 KB at most',
+        ),
+        ((1, 100, 10, 1), 'note', '10 read and 1 write unit: 0.5 locked'),
+    ],
+)
+def test_check_says_what_the_units_of_a_table_carry(
+    table: tuple[int, int, int, int], status: str, text: str
+) -> None:
+    count, weight, reads, writes = table
+    capacity = {'ReadCapacityUnits': reads, 'WriteCapacityUnits': writes}
+    finding = check_billing(
+        {
+            'ItemCount': count,
+            'TableSizeBytes': weight,
+            'ProvisionedThroughput': capacity,
+        }
+    )
+    assert finding.status == status
+    assert text in finding.text
+    assert ('on demand' in finding.advice) == (status == 'note')
+    assert finding.figures['write_units'] == writes
+
+
+def test_other_transport_may_fail(
+    command: Run, use: Callable[[Any], None], client: Any
+) -> None:
+    def put_item(**parameters: Any) -> Any:
+        # the first tries the permission
+        puts.append(parameters)
+        if len(puts) > 2:
+            refused('InternalServerError')()
+        return client.put_item(**parameters)
+
+    puts: list[Any] = []
+    use(Interposed(client, put_item=put_item))
+    said = command('check', f'{PREFIX}ttl_attribute=')
+    assert said.status == 0, said.out
+    assert re.search(
+        '^note +round trip, .* not in use; .*Intern', said.out, re.M
+    )
 
 
 @pytest.mark.parametrize(
@@ -920,17 +1193,32 @@ def test_progress_is_a_bar_on_a_terminal(
     assert terminal.getvalue() == bar
 
 
-def test_missing_progress_bar_names_the_extra(
-    command: Run, put: Put, raw_item: RawItem, monkeypatch: pytest.MonkeyPatch
+def test_progress_is_told_in_lines_without_tqdm(
+    command: Run,
+    use: Callable[[Any], None],
+    client: Any,
+    put: Put,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     put(Expires=seconds(-1))
     terminal = Terminal()
     monkeypatch.setattr(sys, 'stderr', terminal)
-    monkeypatch.setitem(sys.modules, 'tqdm', None)
-    assert command('purge').status == 1
-    assert 'pyramid_dynamodb_session[command]' in terminal.getvalue()
-    assert raw_item(ID)
-    assert command('purge', '--plain').status == 0
+    monkeypatch.setattr(scans, 'tqdm', None)
+    monkeypatch.setattr(scans, 'LINES_EVERY', 0)
+    monkeypatch.setattr(scanning, 'PROGRESS_INTERVAL', 0.01)
+    use(slowly(client))
+    assert command('purge').status == 0
+    assert ' items read, ' in terminal.getvalue()
+
+
+def test_command_runs_without_tqdm(ini: str) -> None:
+    code = (
+        'import sys; sys.modules["tqdm"] = None; '
+        'from pyramid_dynamodb_session.command import main; sys.exit(main())'
+    )
+    words = [sys.executable, '-W', 'ignore', '-c', code, ini, 'policy']
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, 'Traceback' in done.stderr) == (0, False)
 
 
 # -- show -----------------------------------------------------------------
@@ -1072,6 +1360,42 @@ def test_odd_sessions_are_told_as_they_are(
     said = command('show', 'u' * 43)
     assert 'uninitialized' in said.out
     assert '0 keys, 2 B before compression' in said.out
+
+
+@pytest.mark.parametrize(
+    'words', [[], [''], [f'{PREFIX}lock_wait=1'], ['--values']]
+)
+def test_session_that_is_not_given_is_a_usage_error(
+    command: Run, words: list[str]
+) -> None:
+    said = command('show', *words)
+    assert said.status == 2
+    assert 'error: give the value of the cookie, the session id' in said.err
+
+
+def test_settings_may_come_before_the_session(command: Run, put: Put) -> None:
+    name = put()
+    said = command('show', f'{PREFIX}lock_wait=1', ID, '--json')
+    assert said.data['key'] == name
+
+
+@pytest.mark.parametrize('stdin', [io.StringIO('\n'), io.StringIO(), None])
+def test_empty_standard_input(
+    command: Run, monkeypatch: pytest.MonkeyPatch, stdin: Any
+) -> None:
+    monkeypatch.setattr(sys, 'stdin', stdin)
+    said = command('delete', '-')
+    assert said.status == 1
+    assert 'the standard input is empty: give the value' in said.err
+
+
+def test_one_of_a_thing_is_no_plural(
+    command: Run, store: DynamoDBSessionStore
+) -> None:
+    store.set_and_release_item_exclusive(ID, {'n': 1}, None, new_item=True)
+    store.get_item_exclusive(ID)
+    said = command('show', ID)
+    assert '1 key, 7 B' in said.out and '; 1 time so far' in said.out
 
 
 @pytest.mark.parametrize('cookie', ['x', 'session=', '=', 'é', 'x' * 80])
@@ -1359,9 +1683,26 @@ def test_stats_are_reckoned_up_from_a_sample(
     segments: list[int] = []
     use(Interposed(client, describe_table=describe_table, scan=scan))
     said = command('stats', '--sample', '15')
-    assert 'a sample of 15 out of about 1,000 items' in said.out
+    assert 'a sample of 15 of about 1,000 items' in said.out
     assert re.search(r'live +\d+ +± \d+ +\d+\.\d%', said.out)
     assert len(set(segments)) == 3
+
+
+def test_stats_of_a_table_that_was_emptied_since_it_was_counted(
+    command: Run, use: Callable[[Any], None], client: Any
+) -> None:
+    def describe_table(**parameters: Any) -> Any:
+        found = client.describe_table(**parameters)
+        found['Table']['ItemCount'] = 5
+        return found
+
+    def scan(**parameters: Any) -> Any:
+        return {'Items': []}
+
+    use(Interposed(client, describe_table=describe_table, scan=scan))
+    said = command('stats')
+    assert said.status == 0
+    assert 'all 0 items' in said.out
 
 
 def test_stats_of_nothing(command: Run) -> None:

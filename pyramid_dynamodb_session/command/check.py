@@ -6,28 +6,40 @@ import argparse
 import dataclasses
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 
-from ..dynamodb.client import boto3_session, botocore_session
+from .. import PREFIX
+from ..dynamodb.client import (
+    boto3_session,
+    botocore_session,
+    client_from_settings,
+)
 from ..dynamodb.errors import REMEDIES, error_code
 from ..dynamodb.table import hash_key_name, time_to_live
 from ..errors import SessionError
-from ..store.item import hash_key
+from ..store import DynamoDBSessionStore
+from ..store.item import hash_key, write_units
 from ..store.lease import CLOCK_SKEW
 from .context import Context
-from .output import Command, Result, columns, size
-from .tables import billing, ttl_as_wanted
+from .output import Command, Result, columns, number_of, size
+from .tables import ON_DEMAND, billing, provisioned_units, ttl_as_wanted
 
 OK, NOTE, FAIL = 'ok', 'note', 'FAIL'
 #: What operators need and web servers don't.
 OPERATORS = {'Scan'}
+#: Those of the setting ``transport``.
+TRANSPORTS = {'boto3', 'direct'}
 #: Seconds that this machine's clock may be off DynamoDB's: two machines that
 #: are off to different sides must not differ by more than locks allow for.
 CLOCK_LIMIT = CLOCK_SKEW / 2
+#: Threads of the servers that ``[server:main]`` may name, unless it says.
+SERVER_THREADS = {'waitress': 4, 'gunicorn': 1}
+#: Locked requests a second of which a provisioned table should carry more.
+FEW_REQUESTS = 10
 #: Seconds until a throw-away session is gone, should it be left behind.
 THROW_AWAY = 60
 
@@ -73,6 +85,7 @@ def finding_rows(findings: list[Finding]) -> Iterator[tuple[str, str, str]]:
 def run_checks(context: Context) -> Iterator[Finding]:
     """The findings; ends after one without which the next make no sense."""
     yield check_settings(context)
+    yield from check_threads(context)
     yield check_credentials(context)
     start = time.time()
     found = context.call(lambda: describe_table(context))
@@ -82,21 +95,22 @@ def run_checks(context: Context) -> Iterator[Finding]:
             'table',
             FAIL,
             f'there is no table {context.settings.table} in {context.region}',
-            f'dynamodb-session {context.ini} create-table',
+            context.command_line('create-table'),
         )
         return
     table = check_table(context, found['Table'])
     yield table
     if table.status == FAIL:
         return
-    yield Finding('billing', OK, billing(found['Table']))
+    yield check_billing(found['Table'])
     yield check_ttl(context)
     headers = found['ResponseMetadata']['HTTPHeaders']
     yield check_clock(headers.get('date'), now)
     permissions = check_permissions(context)
     yield permissions
     if permissions.status == OK:
-        yield check_round_trip(context)
+        yield check_round_trip(context.store, context.settings.transport)
+        yield from check_other_transport(context)
 
 
 def check_settings(context: Context) -> Finding:
@@ -112,6 +126,48 @@ def check_settings(context: Context) -> Finding:
             'the next request an error',
         )
     return Finding('settings', OK, text)
+
+
+def check_threads(context: Context) -> Iterator[Finding]:
+    """Whether the requests that wait for one session leave threads to others.
+
+    Where the number of threads is known from ``[server:main]``, and
+    ``lock_queue_limit`` was set to a number.
+    """
+    server = context.server_settings()
+    threads = server_threads(server)
+    limit = context.settings.lock_queue_limit
+    if threads is None or f'{PREFIX}lock_queue_limit' not in context.given:
+        return
+    figures = {'threads': threads, 'lock_queue_limit': limit}
+    text = f'{threads} in [server:main], lock_queue_limit = {limit}'
+    # besides those that wait, one holds the lock, and one is to stay free
+    most = max(0, threads - 2)
+    if isinstance(limit, int) and limit > most:
+        yield Finding(
+            'threads',
+            NOTE,
+            text,
+            'requests that wait for one session can take all threads: set '
+            f'lock_queue_limit to auto, or to {most} at most',
+            figures,
+        )
+    else:
+        yield Finding('threads', OK, text, figures=figures)
+
+
+def server_threads(server: Mapping[str, str]) -> int | None:
+    """How many threads serve requests; None where that is not known.
+
+    :param server: the settings of ``[server:main]``.
+    """
+    name = server.get('use', '').removeprefix('egg:').partition('#')[0]
+    if name not in SERVER_THREADS:
+        return None
+    try:
+        return int(server.get('threads', SERVER_THREADS[name]))
+    except ValueError:
+        return None
 
 
 def check_credentials(context: Context) -> Finding:
@@ -148,11 +204,46 @@ def check_table(context: Context, table: dict[str, Any]) -> Finding:
     except ConfigurationError as error:
         return Finding('table', FAIL, str(error))
     count, weight = table['ItemCount'], table['TableSizeBytes']
-    text = f'{status}, key {key_name}, {count:,} items, {size(weight)}'
+    text = (
+        f'{status}, key {key_name}, {number_of(count, "item")}, {size(weight)}'
+    )
     figures = {'items': count, 'bytes': weight}
     if status not in ('ACTIVE', 'UPDATING'):
         return Finding('table', FAIL, text, 'wait until it is ACTIVE', figures)
     return Finding('table', OK, text, figures=figures)
+
+
+def check_billing(table: dict[str, Any]) -> Finding:
+    """How the table is paid for, and how many requests that carries.
+
+    A locked request writes twice, and each write costs a unit per KB.
+    """
+    text = billing(table)
+    reads, writes = provisioned_units(table)
+    if text == ON_DEMAND:
+        return Finding('billing', OK, text)
+    each = table['TableSizeBytes'] / (table['ItemCount'] or 1)
+    units = 2 * max(1, write_units(each))
+    requests = writes / units
+    text += (
+        f': {requests:,.3g} locked requests a second, of sessions of '
+        f'{units // 2:,} KB at most'
+    )
+    figures = {
+        'read_units': reads,
+        'write_units': writes,
+        'locked_requests_per_second': requests,
+    }
+    if requests >= FEW_REQUESTS:
+        return Finding('billing', OK, text, figures=figures)
+    return Finding(
+        'billing',
+        NOTE,
+        text,
+        'billing on demand, or more write units, unless auto scaling adds '
+        'them',
+        figures,
+    )
 
 
 def check_ttl(context: Context) -> Finding:
@@ -168,8 +259,8 @@ def check_ttl(context: Context) -> Finding:
         'time to live',
         FAIL,
         text,
-        f'dynamodb-session {context.ini} create-table switches it on; until '
-        'then expired sessions stay',
+        'until it is on, expired sessions stay; to switch it on: '
+        + context.command_line('create-table'),
     )
 
 
@@ -203,15 +294,19 @@ def check_permissions(context: Context) -> Finding:
             'permissions',
             FAIL,
             text,
-            f'dynamodb-session {context.ini} policy --role runtime',
+            context.command_line('policy', '--role', 'runtime'),
             allowed,
         )
     return Finding('permissions', OK, text, figures=allowed)
 
 
-def check_round_trip(context: Context) -> Finding:
+def check_round_trip(store: DynamoDBSessionStore, transport: str) -> Finding:
     """Create, lock, save, release and remove a session of our own."""
+    what = f'round trip, {transport}'
     took: dict[str, float] = {}
+    session_id = secrets.token_urlsafe(32)
+    # connects, so that no step is charged for it
+    store.get_item(session_id)
     start = time.perf_counter()
 
     def done(step: str) -> None:
@@ -220,7 +315,6 @@ def check_round_trip(context: Context) -> Finding:
         took[step] = round((now - start) * 1000, 1)
         start = time.perf_counter()
 
-    store, session_id = context.store, secrets.token_urlsafe(32)
     record = store.create_new_store_data()
     record.timeout = THROW_AWAY
     try:
@@ -232,7 +326,7 @@ def check_round_trip(context: Context) -> Finding:
             locked = store.get_item_exclusive(session_id)
             if locked is None or locked.lock_id is None:
                 return Finding(
-                    'round trip', FAIL, 'a session just stored is not found'
+                    what, FAIL, 'a session just stored is not found'
                 )
             done('lock')
             if items is not None:
@@ -247,7 +341,29 @@ def check_round_trip(context: Context) -> Finding:
     finally:
         store.remove_item(session_id)
     text = ', '.join(f'{step} {ms:g} ms' for step, ms in took.items())
-    return Finding('round trip', OK, text, figures=took)
+    return Finding(what, OK, text, figures=took)
+
+
+def check_other_transport(context: Context) -> Iterator[Finding]:
+    """The same round trip on the transport that is not set, to compare.
+
+    None for a client of the application's own, which is its own transport.
+    """
+    settings = context.settings
+    if settings.client is not None:
+        return
+    (other,) = TRANSPORTS - {settings.transport}
+    client = client_from_settings(
+        dataclasses.replace(settings, transport=other)
+    )
+    store = DynamoDBSessionStore(client, **settings.of_the_store())
+    try:
+        finding = check_round_trip(store, other)
+    except SessionError as error:
+        yield Finding(f'round trip, {other}', NOTE, f'not in use; {error}')
+    else:
+        finding.text = f'not in use; {finding.text}'
+        yield finding
 
 
 COMMANDS = {
@@ -257,8 +373,9 @@ COMMANDS = {
         """\
 Check all that sessions need: the table and its key, billing, Time to Live,
 the permissions that are really held, this machine's clock against DynamoDB's,
-and one round trip of lock, save and release, with its latency. It works on a
-throw-away session that is removed at the end, and changes nothing else.
+whether lock_queue_limit leaves threads of [server:main] free, and one round
+trip of lock, save and release on each transport, with its latency. It works on
+throw-away sessions that are removed at the end, and changes nothing else.
 
 A `note` is worth knowing; a `FAIL` makes the exit status 1.""",
         """\

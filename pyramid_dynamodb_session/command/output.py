@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,12 +15,17 @@ from typing import Any
 class Result:
     """The output of a command: ``data`` for ``--json``, ``lines`` otherwise.
 
-    ``status`` is the exit status.
+    ``status`` is the exit status. ``then`` is called after the output.
     """
 
     data: dict[str, Any]
     lines: list[str]
     status: int = 0
+    then: Callable[[], object] = bool
+
+
+class UsageError(Exception):
+    """A mistyped command that only its own function could recognize."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +41,53 @@ class Command:
     description: str
     epilog: str
     add_arguments: Callable[[argparse.ArgumentParser], object] = id
+
+
+def write(text: str) -> bool:
+    """Print on the standard output; False if that can't be written."""
+    if sys.stdout is None:
+        print_error('dynamodb-session: the standard output is closed')
+        return False
+    try:
+        print(text)
+    except OSError as error:
+        return discard_output(error)
+    return flush()
+
+
+def flush() -> bool:
+    """Write what is buffered; False if the output can't be written."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        return discard_output(error)
+    return True
+
+
+def discard_output(error: OSError) -> bool:
+    """Report that the output can't be written; always False.
+
+    Python flushes once more when it ends, so the rest goes nowhere.
+    """
+    if not isinstance(error, BrokenPipeError):
+        print_error(f'dynamodb-session: the output is incomplete: {error}')
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return False
+
+
+def print_error(text: str) -> None:
+    """Print on the standard error, if it can be written at all."""
+    try:
+        if sys.stderr is not None:
+            print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+def number_of(count: float, noun: str) -> str:
+    """``1 session`` or ``2,000 sessions``."""
+    return f'{count:,.0f} {noun}{"" if round(count) == 1 else "s"}'
 
 
 def utc_datetime(seconds: float) -> datetime.datetime:

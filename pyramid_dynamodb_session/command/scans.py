@@ -11,15 +11,26 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pyramid.exceptions import ConfigurationError
-
 from ..dynamodb.scan import Progress, TableScan
 from ..errors import SessionError
 from ..store.admin import Counts, SessionCounter
 from ..store.purge import Purge
 from .context import Context
-from .output import Command, Result, columns, duration, size
+from .output import (
+    Command,
+    Result,
+    columns,
+    duration,
+    number_of,
+    print_error,
+    size,
+)
 from .tables import billing
+
+try:
+    from tqdm import tqdm
+except ImportError:
+    tqdm = None
 
 #: Seconds between two lines where there is no terminal.
 LINES_EVERY = 10
@@ -44,10 +55,15 @@ def report_progress(
     :param figures: more numbers to show.
     """
     with contextlib.closing(progress):
-        if plain or not sys.stderr.isatty():
+        if tqdm is None or plain or not is_terminal(sys.stderr):
             print_progress(progress, scan, figures)
         else:
-            show_progress_bar(progress, scan, items, figures)
+            show_progress_bar(tqdm, progress, scan, items, figures)
+
+
+def is_terminal(file: Any) -> bool:
+    """Whether somebody watches; a closed one is None."""
+    return file is not None and bool(file.isatty())
 
 
 def print_progress(
@@ -57,21 +73,18 @@ def print_progress(
     for _ in progress:
         if time.monotonic() >= next_line:
             next_line += LINES_EVERY
-            columns = [f'{scan.scanned:,} items read']
-            columns += [f'{n} {what}' for what, n in figures().items()]
-            print(', '.join(columns), file=sys.stderr, flush=True)
+            numbers = [f'{number_of(scan.scanned, "item")} read']
+            numbers += [f'{n} {what}' for what, n in figures().items()]
+            print_error(', '.join(numbers))
 
 
 def show_progress_bar(
-    progress: Progress, scan: TableScan, items: int, figures: Figures
+    tqdm: Any,
+    progress: Progress,
+    scan: TableScan,
+    items: int,
+    figures: Figures,
 ) -> None:
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ConfigurationError(
-            'the progress bar needs tqdm: pip install '
-            '"pyramid_dynamodb_session[command]", or give --plain'
-        ) from error
     with tqdm(total=items or None, unit=' items', file=sys.stderr) as bar:
         for _ in progress:
             bar.set_postfix(figures(), refresh=False)
@@ -127,10 +140,11 @@ def purge(args: argparse.Namespace) -> Result:
         'error': ended or None,
     }
     lines = [
-        f'{job.expired:,} expired sessions found, {job.deleted:,} deleted'
+        f'{number_of(job.expired, "expired session")} found, '
+        f'{job.deleted:,} deleted'
         f'{" (a dry run)" if args.dry_run else ""}: {context.scope}.',
-        f'{job.scan.scanned:,} items read in {duration(seconds)}, '
-        f'{job.scan.units:,.0f} capacity units.',
+        f'{number_of(job.scan.scanned, "item")} read in {duration(seconds)}, '
+        f'{number_of(job.scan.units, "capacity unit")}.',
     ]
     return Result(data, [*([ended] if ended else []), *lines], status)
 
@@ -139,10 +153,9 @@ def hint_at_rate(args: argparse.Namespace, table: dict[str, Any]) -> None:
     """Say that a scan without a rate can take all units of a table."""
     paid = billing(table)
     if args.rate is None and paid.startswith('provisioned'):
-        print(
+        print_error(
             f'The table is {paid} a second: --rate leaves some of them to '
-            'the application.',
-            file=sys.stderr,
+            'the application.'
         )
 
 
@@ -167,7 +180,7 @@ def stats(args: argparse.Namespace) -> Result:
     else:
         counter.count_sample(args.sample, items)
     counts = counter.counts
-    is_sample = not args.all and counts.seen < items
+    is_sample = not args.all and 0 < counts.seen < items
     factor = items / counts.seen if is_sample else 1
     data = {
         'items': items,
@@ -182,9 +195,9 @@ def stats(args: argparse.Namespace) -> Result:
     lines = [
         f'Sessions of {context.scope}: '
         + (
-            f'a sample of {counts.seen:,} out of about {items:,} items.'
+            f'a sample of {counts.seen:,} of about {number_of(items, "item")}.'
             if is_sample
-            else f'all {counts.seen:,} items.'
+            else f'all {number_of(counts.seen, "item")}.'
         ),
         '',
         *columns(count_rows(counts, factor, is_sample), '  '),
@@ -197,10 +210,10 @@ def stats(args: argparse.Namespace) -> Result:
 def counts_by_kind(counts: Counts) -> dict[str, int]:
     return {
         'live': counts.live,
-        'ended': counts.ended,
         'locked': counts.locked,
         'abandoned_locks': counts.abandoned,
         'expired': counts.expired,
+        'ended': counts.ended,
         'corrupt': counts.corrupt,
         'other_items': counts.others,
     }

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from .. import PREFIX
 from ..cookie import SESSION_ID
 from ..dynamodb.calls import Item
 from ..errors import SessionError
@@ -22,7 +23,21 @@ from ..store.item import (
     optional_number,
 )
 from .context import Context
-from .output import Command, Result, columns, iso, size, timestamp
+from .output import (
+    Command,
+    Result,
+    UsageError,
+    columns,
+    iso,
+    number_of,
+    size,
+    timestamp,
+)
+
+WHICH_SESSION = (
+    'give the value of the cookie, the session id, or the key under which '
+    'the session is stored'
+)
 
 
 def find(context: Context, text: str) -> tuple[str, Item]:
@@ -34,8 +49,7 @@ def find(context: Context, text: str) -> tuple[str, Item]:
     raise SessionError(
         f'there is no such session ({context.scope}).\n'
         'It was never stored, has been removed, or belongs to another '
-        'application.\nGive the value of the cookie, the session id, or the '
-        'key under which it is stored.'
+        f'application; {WHICH_SESSION}.'
     )
 
 
@@ -58,17 +72,33 @@ def names(context: Context, text: str) -> list[str]:
 
 
 def session_argument(args: argparse.Namespace) -> str:
-    """The argument, or what the standard input has in its place."""
-    text: str = args.session
-    return sys.stdin.readline() if text == '-' else text
+    """The session that was given, or what the standard input has instead.
+
+    Settings may have been given before it, or without it. Raises
+    :class:`.output.UsageError` for none.
+    """
+    words = [args.session or '', *args.variables]
+    named = [word for word in words if word and not word.startswith(PREFIX)]
+    if not named:
+        raise UsageError(WHICH_SESSION)
+    text: str = named[0]
+    words.remove(text)
+    args.variables = [word for word in words if word]
+    if text != '-':
+        return text
+    text = (sys.stdin.readline() if sys.stdin else '').strip()
+    if not text:
+        raise SessionError('the standard input is empty: ' + WHICH_SESSION)
+    return text
 
 
 # -- show -----------------------------------------------------------------
 
 
 def show(args: argparse.Namespace) -> Result:
+    text = session_argument(args)
     context = Context(args)
-    name, item = find(context, session_argument(args))
+    name, item = find(context, text)
     codec = ItemCodec(
         context.settings.serializer, context.settings.encryption_keys
     )
@@ -159,7 +189,7 @@ def item_rows(
 
 
 def lock_text(lock: dict[str, Any] | None, now: float, item: Item) -> str:
-    times = f'{read(item, "LockCount") or 0:,} times so far'
+    times = number_of(read(item, 'LockCount') or 0, 'time') + ' so far'
     if lock is None:
         return f'no; {times}'
     since = timestamp(read(item, 'LockDate') or 0, now)
@@ -181,7 +211,7 @@ def key_lines(
 ) -> list[str]:
     """One line for each key; no character in them controls a terminal."""
     before = size(len(record.payload))
-    title = f'{len(keys)} keys, {before} before compression'
+    title = f'{number_of(len(keys), "key")}, {before} before compression'
     if not keys:
         return [title]
     texts = {str(key): repr(value) for key, value in record.items.items()}
@@ -200,8 +230,9 @@ def printable(text: str) -> str:
 
 
 def unlock(args: argparse.Namespace) -> Result:
+    text = session_argument(args)
     context = Context(args)
-    name, item = find(context, session_argument(args))
+    name, item = find(context, text)
     if 'LockId' not in item:
         return Result(
             {'key': name, 'unlocked': False}, [f'{name} is not locked.']
@@ -227,8 +258,9 @@ def unlock(args: argparse.Namespace) -> Result:
 
 
 def delete(args: argparse.Namespace) -> Result:
+    text = session_argument(args)
     context = Context(args)
-    name, _ = find(context, session_argument(args))
+    name, _ = find(context, text)
     if not context.sessions.delete(name):
         return Result(
             {'key': name, 'deleted': False},
@@ -241,6 +273,7 @@ def add_session_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'session',
         type=str.strip,
+        nargs='?',
         metavar='COOKIE-OR-ID',
         help='the value of the cookie, signed or not, the session id, or the '
         'key under which it is stored; - reads it from the standard input, '

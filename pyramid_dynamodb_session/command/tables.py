@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from ..dynamodb.table import (
@@ -18,8 +17,9 @@ from ..dynamodb.table import (
 from ..errors import SessionStoreUnavailable
 from ..store.policy import PERMISSIONS, policy
 from .context import Context
-from .output import Command, Result, columns
+from .output import Command, Result, columns, number_of, print_error
 
+ON_DEMAND = 'on demand'
 #: Stands for an account that is not known.
 ACCOUNT = '123456789012'
 
@@ -141,12 +141,16 @@ def billing(table: dict[str, Any]) -> str:
     """How a described table is paid for."""
     mode = table.get('BillingModeSummary', {}).get('BillingMode')
     if mode == 'PAY_PER_REQUEST':
-        return 'on demand'
-    capacity = table['ProvisionedThroughput']
-    return (
-        f'provisioned, {capacity["ReadCapacityUnits"]:,} read and '
-        f'{capacity["WriteCapacityUnits"]:,} write units'
-    )
+        return ON_DEMAND
+    reads, writes = provisioned_units(table)
+    return f'provisioned, {reads:,} read and {number_of(writes, "write unit")}'
+
+
+def provisioned_units(table: dict[str, Any]) -> tuple[int, int]:
+    """Read and write units a second; 0 for those of a table on demand."""
+    capacity = table.get('ProvisionedThroughput', {})
+    reads = capacity.get('ReadCapacityUnits', 0)
+    return reads, capacity.get('WriteCapacityUnits', 0)
 
 
 def add_create_arguments(parser: argparse.ArgumentParser) -> None:
@@ -204,10 +208,9 @@ def arn_of(context: Context) -> str:
             if found is not None:
                 return str(found['TableArn'])
             reason = 'there is none yet'
-    print(
-        f'The table {table} can not be looked at: {reason}\n'
-        f'{ACCOUNT} stands for the number of your account.\n',
-        file=sys.stderr,
+    print_error(
+        f'The table {table} can not be described: {reason}\n'
+        f'{ACCOUNT} stands for the number of your account.\n'
     )
     meta = context.client.meta
     return (
