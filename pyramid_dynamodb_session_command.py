@@ -16,7 +16,3 @@ def main() -> None:
     from pyramid_dynamodb_session.command import run
 
     sys.exit(run())
-
-
-if __name__ == '__main__':
-    main()

@@ -36,13 +36,9 @@ def serve(args: argparse.Namespace) -> Result:
         lines += ['', f'{args.ini} needs these settings to use it:', '']
         lines += [f'  {name} = {value}' for name, value in missing.items()]
 
-    def run() -> None:
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            server.server_close()
-
-    return Result({'url': url, 'settings': needed}, lines, then=run)
+    data = {'url': url, 'settings': needed}
+    # it returns when it is interrupted
+    return Result(data, lines, then=server.serve_forever)
 
 
 def port_of(settings: dict[str, str]) -> int:
