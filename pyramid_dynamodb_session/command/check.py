@@ -334,9 +334,7 @@ def check_round_trip(store: DynamoDBSessionStore, transport: str) -> Finding:
                     session_id, items, locked.lock_id, record=locked
                 )
             else:
-                store.release_item_exclusive(
-                    session_id, locked.lock_id, record=locked
-                )
+                store.release_item_exclusive(session_id, locked.lock_id)
             done(step)
     finally:
         store.remove_item(session_id)
@@ -356,7 +354,7 @@ def check_other_transport(context: Context) -> Iterator[Finding]:
     client = client_from_settings(
         dataclasses.replace(settings, transport=other)
     )
-    store = DynamoDBSessionStore(client, **settings.of_the_store())
+    store = DynamoDBSessionStore.from_settings(client, settings)
     try:
         finding = check_round_trip(store, other)
     except SessionError as error:

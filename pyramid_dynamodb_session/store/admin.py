@@ -19,6 +19,7 @@ from ..dynamodb.table import Table
 from ..errors import SessionStoreUnavailable
 from ..settings import StoreSettings
 from . import expressions
+from .expiry import TOMBSTONE_SECONDS, Expiry
 from .item import CorruptItem, belongs_to, item_size, whole_number
 from .lease import CLOCK_SKEW
 
@@ -40,7 +41,8 @@ class StoredSessions:
     ) -> None:
         self._calls = calls
         self._table = table
-        self._settings = settings
+        self._expiry = Expiry(settings)
+        self._ttl_attribute = settings.ttl_attribute
 
     def read(self, name: str) -> Item | None:
         """The item of a session; None where there is none, or it has ended."""
@@ -61,14 +63,14 @@ class StoredSessions:
         It leaves a tombstone for a minute, so that the request that holds
         the session learns that nothing of it was saved.
         """
-        settings = self._settings
+        now = time.time()
         return self._update(
             name,
             expressions.end_session(
+                now,
+                self._expiry.attributes_of(int(now) + TOMBSTONE_SECONDS),
                 self._table.key_name,
-                time.time(),
-                settings.ttl_attribute,
-                settings.ttl_grace,
+                self._ttl_attribute,
             ),
         )
 
