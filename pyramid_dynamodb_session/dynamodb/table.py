@@ -88,7 +88,7 @@ def find_table(client: Any, settings: StoreSettings) -> dict[str, Any]:
         description = wait_until_active(client, settings.table)
         # whoever has created it: a reply may have been lost
         if settings.ttl_attribute:
-            switch_on_ttl(client, settings.table, settings.ttl_attribute)
+            enable_ttl(client, settings.table, settings.ttl_attribute)
     elif description['TableStatus'] == 'CREATING':
         description = wait_until_active(client, settings.table)
     elif description['TableStatus'] == 'DELETING':
@@ -155,7 +155,7 @@ def wait_until_active(client: Any, table: str) -> dict[str, Any]:
     return described['Table']  # type: ignore[no-any-return]
 
 
-def switch_on_ttl(client: Any, table: str, attribute: str) -> None:
+def enable_ttl(client: Any, table: str, attribute: str) -> None:
     """Let DynamoDB delete what has expired; only a warning when refused.
 
     Not even that where another process has done it already.
@@ -188,7 +188,7 @@ def time_to_live(client: Any, table: str) -> tuple[str, str]:
     return ttl['TimeToLiveStatus'], ttl.get('AttributeName', '')
 
 
-def switch_on_recovery(client: Any, table: str) -> None:
+def enable_recovery(client: Any, table: str) -> None:
     """Keep backups for point-in-time recovery.
 
     DynamoDB may not be ready for it just after the table was created.

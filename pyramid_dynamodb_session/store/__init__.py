@@ -255,7 +255,12 @@ class DynamoDBSessionStore:
         this ``application`` are deleted where one is set, and each only if
         it is still expired by then. The provider's ``DeleteExpiredSessions``.
         """
-        purge = Purge(self._calls, self.table, self.settings.application)
+        purge = Purge(
+            self._calls,
+            self.table,
+            self.settings.application,
+            self.settings.lock_lease,
+        )
         for _ in purge.run():
             pass
         return purge.deleted

@@ -6,7 +6,15 @@ import functools
 from typing import Any
 
 from ..dynamodb.calls import Item
-from .item import FORMAT, LockId, SessionRecord, item_size, number
+from .item import (
+    FORMAT,
+    TAKE_OVERS,
+    LockId,
+    SessionRecord,
+    item_size,
+    number,
+    remembered,
+)
 
 ABSENT = 'attribute_not_exists(#key)'
 PRESENT = 'attribute_exists(#key)'
@@ -153,3 +161,71 @@ def timeout_unchanged(record: SessionRecord, now: float) -> tuple[str, Item]:
         return f'{LIVING} AND attribute_not_exists(SessionTimeout)', values
     values[':timeout'] = number(record.timeout)
     return f'{LIVING} AND SessionTimeout = :timeout', values
+
+
+# -- operators: the permissions tried, unlock, delete, purge ----------------
+
+#: A condition that no item fulfils: nothing is written, but IAM is asked.
+IMPOSSIBLE = 'attribute_exists(#key) AND attribute_not_exists(#key)'
+#: Removes nothing anybody needs, should it ever be carried out.
+HARMLESS_UPDATE = 'REMOVE Flags'
+OF_APPLICATION = 'begins_with(#key, :application)'
+#: Expired, and its lock, if it has one, is not alive: an expired session
+#: whose holder still renews the lock counts as living.
+EXPIRED = (
+    'Expires <= :now AND '
+    'NOT (attribute_exists(LockId) AND LockDate > :lease_end)'
+)
+
+
+def unlock(item: Item) -> dict[str, Any]:
+    """The ``UpdateItem`` that takes the lock from the holder in an `item`.
+
+    The holder's ``LockCount`` joins ``TakenOver``, so that its save is
+    refused for certain. Neither can change while that lock is held, and the
+    condition is that it is.
+    """
+    count = str(item.get('LockCount', {}).get('N', 0))
+    earlier = str(item.get('TakenOver', {}).get('S', '')).split()
+    values = {':lock_id': item['LockId']}
+    same_date = 'attribute_not_exists(LockDate)'
+    if 'LockDate' in item:
+        values[':lock_date'] = item['LockDate']
+        same_date = 'LockDate = :lock_date'
+    return update(
+        {'TakenOver': remembered(count, earlier, TAKE_OVERS)},
+        f'LockId = :lock_id AND {same_date}',
+        values,
+        remove=LOCK,
+    )
+
+
+def end_session(
+    now: float, expiry: Item, key_name: str, ttl_attribute: str
+) -> dict[str, Any]:
+    """The ``UpdateItem`` that ends a session, whoever holds its lock.
+
+    The lock stays where it is: its holder then learns for certain that
+    nothing of its request was saved.
+
+    :param expiry: the attributes by which the tombstone expires.
+    """
+    parameters = update(
+        {'Ended': number(now), **expiry},
+        f'{PRESENT} AND {NOT_ENDED}',
+        {},
+        remove=DATA,
+        ttl_attribute=ttl_attribute,
+    )
+    names = {**parameters['ExpressionAttributeNames'], '#key': key_name}
+    return {**parameters, 'ExpressionAttributeNames': names}
+
+
+def expired(now: float, dead_after: float) -> tuple[str, Item]:
+    """The condition :data:`EXPIRED`, and its values.
+
+    :param dead_after: seconds after which a lock that was not renewed is
+        not alive any more.
+    """
+    lease_end = number(now - dead_after)
+    return EXPIRED, {':now': number(now), ':lease_end': lease_end}

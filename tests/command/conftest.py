@@ -90,18 +90,21 @@ def put(
     changed = []
 
     def put(session_id: str = ID, /, **changes: Any) -> str:
+        name = hash_key(session_id, store.settings.application)
+        key = {'SessionId': {'S': name}}
+        client.delete_item(TableName=table, Key=key)
         store.set_and_release_item_exclusive(
             session_id, {'cart': [1, 2], 'user': 'me'}, None, new_item=True
         )
         item = {**(raw_item(session_id) or {}), **changes}
         client.put_item(TableName=table, Item=item)
         if changes:
-            changed.append(session_id)
-        return hash_key(session_id, store.settings.application)
+            changed.append(key)
+        return name
 
     yield put
-    for session_id in changed:
-        store.remove_item(session_id)
+    for key in changed:
+        client.delete_item(TableName=table, Key=key)
 
 
 @pytest.fixture

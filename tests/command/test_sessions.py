@@ -18,7 +18,7 @@ from pyramid_dynamodb_session import (
     SessionLockLost,
     session_factory_from_settings,
 )
-from pyramid_dynamodb_session.command.output import iso, when
+from pyramid_dynamodb_session.command.output import iso, timestamp
 from pyramid_dynamodb_session.store.item import hash_key
 from tests.support.clients import Interposed
 from tests.support.command import (
@@ -31,7 +31,7 @@ from tests.support.command import (
     seconds,
 )
 
-# -- show -----------------------------------------------------------------
+# -- show ---------------------------------------------------------------------
 
 
 def cookie(settings: dict[str, str], session_id: str = ID) -> str:
@@ -42,7 +42,7 @@ def cookie(settings: dict[str, str], session_id: str = ID) -> str:
     return response.headers['Set-Cookie'].partition(';')[0]
 
 
-def test_session_is_found_by_whatever_names_it(
+def test_session_is_found_by_cookie_id_or_key(
     command: Run,
     write_ini: Callable[..., str],
     settings: dict[str, str],
@@ -174,6 +174,42 @@ def test_odd_sessions_are_told_as_they_are(
     assert '0 keys, 2 B before compression' in output.out
 
 
+@pytest.mark.parametrize(
+    'words', [[], [''], [f'{PREFIX}lock_wait=1'], ['--values']]
+)
+def test_session_that_is_not_given_is_a_usage_error(
+    command: Run, words: list[str]
+) -> None:
+    output = command('show', *words)
+    assert output.status == 2
+    assert 'error: give the value of the cookie, the session id' in output.err
+
+
+def test_settings_may_come_before_the_session(command: Run, put: Put) -> None:
+    name = put()
+    output = command('show', f'{PREFIX}lock_wait=1', ID, '--json')
+    assert output.data['key'] == name
+
+
+@pytest.mark.parametrize('stdin', [io.StringIO('\n'), io.StringIO(), None])
+def test_empty_standard_input(
+    command: Run, monkeypatch: pytest.MonkeyPatch, stdin: Any
+) -> None:
+    monkeypatch.setattr(sys, 'stdin', stdin)
+    output = command('delete', '-')
+    assert output.status == 1
+    assert 'the standard input is empty: give the value' in output.err
+
+
+def test_one_of_a_thing_is_no_plural(
+    command: Run, store: DynamoDBSessionStore
+) -> None:
+    store.set_and_release_item_exclusive(ID, {'n': 1}, None, new_item=True)
+    store.get_item_exclusive(ID)
+    output = command('show', ID)
+    assert '1 key, 7 B' in output.out and '; 1 time so far' in output.out
+
+
 @pytest.mark.parametrize('cookie', ['x', 'session=', '=', 'é', 'x' * 80])
 def test_name_of_no_session_is_an_error(command: Run, cookie: str) -> None:
     output = command('show', cookie)
@@ -184,10 +220,10 @@ def test_name_of_no_session_is_an_error(command: Run, cookie: str) -> None:
 def test_times_at_the_end_of_time() -> None:
     assert iso(253402300799) == '9999-12-31T23:59:59Z'
     assert iso(10**30).startswith('9999-12-31T23:59:59')
-    assert when(1, 0) == '1970-01-01 00:00:01 UTC (in 0:00:01)'
+    assert timestamp(1, 0) == '1970-01-01 00:00:01 UTC (in 0:00:01)'
 
 
-# -- unlock and delete ----------------------------------------------------
+# -- unlock and delete --------------------------------------------------------
 
 
 def test_request_whose_lock_an_operator_removed_saves_nothing(
@@ -233,27 +269,108 @@ def test_nothing_is_done_where_nothing_is_locked(
 
     use(Interposed(client, update_item=update_item))
     output = command('unlock', ID)
-    assert 'was just given back by its holder' in output.out
+    assert 'was just released or renewed' in output.out
     assert command('show', ID, '--json').data['lock']['holder'] == 'b'
 
 
-def test_deleted_session_is_gone(
+@pytest.mark.parametrize(
+    'count, earlier, expected',
+    [
+        ({'N': '7'}, None, '7'),
+        (None, None, '0'),
+        ({'N': '9'}, '5 3', '9 5 3'),
+        ({'N': '9'}, '8 7 6 5 4 3 2 1', '9 8 7 6 5 4 3 2'),
+        ({'S': 'x'}, '5', '0 5'),
+    ],
+)
+def test_unlock_lists_the_count_of_the_holder(
     command: Run,
-    use: Callable[[Any], None],
-    client: Any,
     put: Put,
     raw_item: RawItem,
+    count: dict[str, str] | None,
+    earlier: str | None,
+    expected: str,
 ) -> None:
-    name = put(LockId={'S': 'a'}, LockDate=seconds(0))
+    changes: dict[str, Any] = {'LockId': {'S': 'a'}, 'LockDate': seconds(0)}
+    if count is not None:
+        changes['LockCount'] = count
+    if earlier is not None:
+        changes['TakenOver'] = {'S': earlier}
+    put(**changes)
+    assert command('unlock', ID, '--json').data['unlocked']
+    item = raw_item(ID) or {}
+    assert item['TakenOver'] == {'S': expected}
+    assert not {'LockId', 'LockDate'} & set(item)
+
+
+def test_lock_that_was_renewed_since_is_left_alone(
+    command: Run, use: Callable[[Any], None], client: Any, put: Put
+) -> None:
+    put(LockId={'S': 'a'}, LockDate=seconds(-5))
+
+    def update_item(**parameters: Any) -> Any:
+        put(LockId={'S': 'a'}, LockDate=seconds(0))
+        return client.update_item(**parameters)
+
+    use(Interposed(client, update_item=update_item))
+    output = command('unlock', ID, '--json')
+    assert not output.data['unlocked']
+    assert command('show', ID, '--json').data['lock']['holder'] == 'a'
+
+
+def test_lock_without_a_date_can_be_taken_away(
+    command: Run, put: Put, raw_item: RawItem
+) -> None:
+    put(LockId={'S': 'a'})
+    assert command('unlock', ID, '--json').data['unlocked']
+    assert 'LockId' not in (raw_item(ID) or {})
+
+
+def test_deleted_session_leaves_a_tombstone_for_a_minute(
+    command: Run, put: Put, raw_item: RawItem
+) -> None:
+    locked = {'LockId': {'S': 'a'}, 'LockDate': seconds(0)}
+    kept = {'Version': {'N': '3'}, 'LockCount': {'N': '5'}}
+    lists = {'TakenOver': {'S': '4 2'}, 'SavedBy': {'S': 'b a'}}
+    name = put(
+        SessionTimeout={'N': '60'},
+        Owner={'S': 'shop-hash'},
+        Flags={'N': '1'},
+        **locked,
+        **kept,
+        **lists,
+    )
     output = command('delete', ID)
     assert (output.status, output.out) == (0, f'{name} is deleted.\n')
-    assert raw_item(ID) is None
-    assert command('delete', ID).status == 1
+    item = raw_item(ID) or {}
+    assert int(item.pop('Expires')['N']) - int(item.pop('Ended')['N']) == 60
+    del item['CreateDate'], item['Ver']
+    key = {'SessionId': {'S': name}}
+    assert item == key | locked | kept | lists
+    for word in ('show', 'unlock', 'delete'):
+        output = command(word, ID)
+        assert output.status == 1
+        assert 'there is no such session' in output.err
+
+
+def test_tombstone_has_the_time_to_live_of_the_settings(
+    command: Run, put: Put, raw_item: RawItem
+) -> None:
+    put(Gone=seconds(1000))
+    ttl = (f'{PREFIX}ttl_attribute=Gone', f'{PREFIX}ttl_grace=600')
+    assert command('delete', ID, *ttl).status == 0
+    item = raw_item(ID) or {}
+    assert int(item['Gone']['N']) - int(item['Expires']['N']) == 600
+
+
+def test_session_that_somebody_else_has_just_deleted(
+    command: Run, use: Callable[[Any], None], client: Any, put: Put
+) -> None:
     put()
 
-    def delete_item(**parameters: Any) -> Any:
-        client.delete_item(**parameters)
-        return client.delete_item(**parameters)
+    def update_item(**parameters: Any) -> Any:
+        client.update_item(**parameters)
+        return client.update_item(**parameters)
 
-    use(Interposed(client, delete_item=delete_item))
+    use(Interposed(client, update_item=update_item))
     assert 'by somebody else' in command('delete', ID).out

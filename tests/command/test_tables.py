@@ -16,7 +16,7 @@ from tests.support.command import (
     refused,
 )
 
-# -- create-table ---------------------------------------------------------
+# -- create-table -------------------------------------------------------------
 
 
 def test_table_is_created_with_ttl_and_kept_if_it_is_there(
@@ -52,7 +52,7 @@ def test_ttl_is_enabled_on_an_existing_table(
     )
     unhealthy = command('check', table)
     assert unhealthy.status == 1
-    assert 'create-table switches it on' in unhealthy.out
+    assert 'expired sessions stay; to switch it on' in unhealthy.out
     assert command('create-table', table).status == 0
     assert command('check', table).status == 0
     other = command('create-table', table, f'{PREFIX}ttl_attribute=Gone')
@@ -138,7 +138,7 @@ def test_table_that_sessions_can_not_use_is_refused(
         assert 'sessions need a string (S)' in output.out + output.err
 
 
-# -- policy ---------------------------------------------------------------
+# -- policy -------------------------------------------------------------------
 
 
 def test_policy_names_the_real_table(

@@ -56,8 +56,7 @@ def script(*words: str, **options: Any) -> subprocess.Popen[str]:
     path = Path(sys.executable).with_name('dynamodb-session')
     return subprocess.Popen(
         [str(path), *words],
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
+        **{'stdout': subprocess.PIPE, **options},
     )

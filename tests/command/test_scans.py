@@ -6,6 +6,7 @@ import io
 import random
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ import pytest
 from pyramid_dynamodb_session import (
     DynamoDBSessionStore,
 )
-from pyramid_dynamodb_session.command import main, sweeps
+from pyramid_dynamodb_session.command import main, scans
 from pyramid_dynamodb_session.dynamodb import scan as scanning
 from pyramid_dynamodb_session.dynamodb.calls import Calls
 from pyramid_dynamodb_session.store.item import hash_key
@@ -35,7 +36,7 @@ from tests.support.command import (
 from tests.support.proxy import FaultProxy
 from tests.support.together import wait_until
 
-# -- purge ----------------------------------------------------------------
+# -- purge --------------------------------------------------------------------
 
 
 def test_purge_deletes_what_has_expired_and_nothing_else(
@@ -53,6 +54,38 @@ def test_purge_deletes_what_has_expired_and_nothing_else(
     assert output.data['units'] > 0
     assert [raw_item(session_id) for session_id in 'abc'] == [None] * 3
     assert raw_item('living')
+
+
+def test_purge_leaves_expired_sessions_alone_whose_lock_is_alive(
+    command: Run, put: Put, raw_item: RawItem
+) -> None:
+    lock = {'LockId': {'S': 'a'}}
+    put('alive', Expires=seconds(-1), LockDate=seconds(-30), **lock)
+    put('dead', Expires=seconds(-1), LockDate=seconds(-42), **lock)
+    put('undated', Expires=seconds(-1), **lock)
+    assert command('purge', '--json').data['deleted'] == 2
+    assert raw_item('alive') and not raw_item('dead')
+    assert not raw_item('undated')
+
+
+def test_session_that_is_locked_during_a_purge_is_left_alone(
+    command: Run,
+    use: Callable[[Any], None],
+    client: Any,
+    put: Put,
+    raw_item: RawItem,
+) -> None:
+    put(Expires=seconds(-1))
+
+    def delete_item(**parameters: Any) -> Any:
+        lock = {'LockId': {'S': 'a'}, 'LockDate': seconds(0)}
+        put(Expires=seconds(-1), **lock)
+        return client.delete_item(**parameters)
+
+    use(Interposed(client, delete_item=delete_item))
+    data = command('purge', '--json').data
+    assert (data['expired'], data['deleted']) == (1, 0)
+    assert raw_item(ID)
 
 
 def test_two_purges_at_once_share_the_work(
@@ -153,14 +186,14 @@ def test_purge_that_is_stopped_deletes_no_more(
 
     def delete_item(**parameters: Any) -> Any:
         deleted.append(parameters)
-        purge.sweep.stopped.set()
+        purge.scan.stopped.set()
         return {}
 
     store.initialize()
     store.table.client = Interposed(
         client, scan=lambda **parameters: page, delete_item=delete_item
     )
-    purge = Purge(Calls(store.table), store.table, application)
+    purge = Purge(Calls(store.table), store.table, application, lease=10)
     for _ in purge.run():
         pass
     assert len(deleted) == purge.deleted == 1
@@ -243,8 +276,8 @@ def test_progress_is_printed_in_lines_without_a_terminal(
     put(Expires=seconds(-1))
     use(slowly(client))
     assert command('purge').err == ''
-    monkeypatch.setattr(scanning, 'TICK', 0.01)
-    monkeypatch.setattr(sweeps, 'LINES_EVERY', 0.01)
+    monkeypatch.setattr(scanning, 'PROGRESS_INTERVAL', 0.01)
+    monkeypatch.setattr(scans, 'LINES_EVERY', 0.01)
     put(Expires=seconds(-1))
     output = command('purge', '--segments', '1')
     lines = r'\d+ items read, \d deleted, \d+ deleted/s, \d+ units'
@@ -273,20 +306,35 @@ def test_progress_is_a_bar_on_a_terminal(
     assert terminal.getvalue() == bar
 
 
-def test_missing_progress_bar_names_the_extra(
-    command: Run, put: Put, raw_item: RawItem, monkeypatch: pytest.MonkeyPatch
+def test_progress_is_printed_in_lines_without_tqdm(
+    command: Run,
+    use: Callable[[Any], None],
+    client: Any,
+    put: Put,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     put(Expires=seconds(-1))
     terminal = Terminal()
     monkeypatch.setattr(sys, 'stderr', terminal)
-    monkeypatch.setitem(sys.modules, 'tqdm', None)
-    assert command('purge').status == 1
-    assert 'pyramid_dynamodb_session[command]' in terminal.getvalue()
-    assert raw_item(ID)
-    assert command('purge', '--plain').status == 0
+    monkeypatch.setattr(scans, 'tqdm', None)
+    monkeypatch.setattr(scans, 'LINES_EVERY', 0)
+    monkeypatch.setattr(scanning, 'PROGRESS_INTERVAL', 0.01)
+    use(slowly(client))
+    assert command('purge').status == 0
+    assert ' items read, ' in terminal.getvalue()
 
 
-# -- stats ----------------------------------------------------------------
+def test_command_runs_without_tqdm(ini: str) -> None:
+    code = (
+        'import sys; sys.modules["tqdm"] = None; '
+        'from pyramid_dynamodb_session.command import main; sys.exit(main())'
+    )
+    words = [sys.executable, '-W', 'ignore', '-c', code, ini, 'policy']
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, 'Traceback' in done.stderr) == (0, False)
+
+
+# -- stats --------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -308,17 +356,21 @@ def test_stats_count_what_there_is(
 ) -> None:
     put('no date', Expires={'S': 'soon'})
     put('list', Odd={'NULL': True})
+    put('tombstone', Ended=seconds(-1), LockId={'S': 'a'})
+    alive = {'LockId': {'S': 'a'}, 'LockDate': seconds(0)}
+    put('expired and locked', Expires=seconds(-1), **alive)
     output = command('stats', '--all', '--json')
     told = output.data
     assert told['sampled'] is None
-    assert (told['live'], told['expired']) == (10, 7)
-    assert (told['locked'], told['abandoned_locks']) == (3, 1)
+    assert (told['live'], told['expired'], told['ended']) == (11, 7, 1)
+    assert (told['locked'], told['abandoned_locks']) == (4, 1)
     assert told['corrupt'] == 2
-    assert told['histogram']['512'] == 10
+    assert told['histogram']['512'] == 11
     assert told['histogram']['4096'] == 7
     assert told['bytes']['median'] < 512 < 2000 < told['bytes']['largest']
     output = command('stats', '--all', '--rate', '1000')
-    assert re.search(r'live +10 ', output.out)
+    assert re.search(r'live +11 ', output.out)
+    assert re.search(r'ended +1 ', output.out)
     assert re.search(r'<= 4.0 KB +7 +####', output.out)
 
 
@@ -353,12 +405,29 @@ def test_stats_are_estimated_from_a_sample(
     segments: list[int] = []
     use(Interposed(client, describe_table=describe_table, scan=scan))
     output = command('stats', '--sample', '15')
-    assert 'a sample of 15 out of about 1,000 items' in output.out
+    assert 'a sample of 15 of about 1,000 items' in output.out
     assert re.search(r'live +\d+ +± \d+ +\d+\.\d%', output.out)
     assert len(set(segments)) == 3
+
+
+def test_stats_of_a_table_that_was_emptied_since_it_was_counted(
+    command: Run, use: Callable[[Any], None], client: Any
+) -> None:
+    def describe_table(**parameters: Any) -> Any:
+        found = client.describe_table(**parameters)
+        found['Table']['ItemCount'] = 5
+        return found
+
+    def scan(**parameters: Any) -> Any:
+        return {'Items': []}
+
+    use(Interposed(client, describe_table=describe_table, scan=scan))
+    output = command('stats')
+    assert output.status == 0
+    assert 'all 0 items' in output.out
 
 
 def test_stats_of_nothing(command: Run) -> None:
     output = command('stats', '--all')
     assert output.status == 0
-    assert 'No sizes to tell.' in output.out
+    assert 'There are no sessions.' in output.out

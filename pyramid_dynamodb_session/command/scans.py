@@ -1,4 +1,4 @@
-"""``purge`` and ``stats``: what walks through the whole table."""
+"""``purge`` and ``stats``: commands that scan the table."""
 
 from __future__ import annotations
 
@@ -11,82 +11,98 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pyramid.exceptions import ConfigurationError
-
 from ..dynamodb.scan import Progress, TableScan
 from ..errors import SessionError
 from ..store.admin import Counts, SessionCounter
 from ..store.purge import Purge
-from .output import Command, Result, columns, size, span
-from .site import Site
+from .context import Context
+from .output import (
+    Command,
+    Result,
+    columns,
+    duration,
+    number_of,
+    print_error,
+    size,
+)
 from .tables import billing
+
+try:
+    from tqdm import tqdm
+except ImportError:
+    tqdm = None
 
 #: Seconds between two lines where there is no terminal.
 LINES_EVERY = 10
-#: The upper ends of the histogram's bars, in bytes.
-BARS = [512, *(1024 * 2**power for power in range(9)), 400 * 1024]
-#: Characters of the longest bar.
-BAR = 40
+#: The upper limits of the histogram's rows, in bytes.
+SIZE_LIMITS = [512, *(1024 * 2**power for power in range(9)), 400 * 1024]
+#: Characters of the longest bar of the histogram.
+BAR_WIDTH = 40
 
 Figures = Callable[[], dict[str, str]]
 
 
-def follow(
-    ticks: Progress,
-    sweep: TableScan,
+def report_progress(
+    progress: Progress,
+    scan: TableScan,
     items: int,
     figures: Figures,
     plain: bool,
 ) -> None:
-    """Walk to the end, telling how far it is: a bar, or now and then a line.
+    """Run to the end, reporting progress: in a bar, or in lines.
 
     :param items: how many the table has, roughly.
-    :param figures: what else there is to tell.
+    :param figures: more numbers to show.
     """
-    with contextlib.closing(ticks):
-        if plain or not sys.stderr.isatty():
-            tell_in_lines(ticks, sweep, figures)
+    with contextlib.closing(progress):
+        if tqdm is None or plain or not is_terminal(sys.stderr):
+            print_progress(progress, scan, figures)
         else:
-            draw_bar(ticks, sweep, items, figures)
+            show_progress_bar(tqdm, progress, scan, items, figures)
 
 
-def tell_in_lines(ticks: Progress, sweep: TableScan, figures: Figures) -> None:
+def is_terminal(file: Any) -> bool:
+    """Whether somebody watches; a closed one is None."""
+    return file is not None and bool(file.isatty())
+
+
+def print_progress(
+    progress: Progress, scan: TableScan, figures: Figures
+) -> None:
     next_line = time.monotonic() + LINES_EVERY
-    for _ in ticks:
+    for _ in progress:
         if time.monotonic() >= next_line:
             next_line += LINES_EVERY
-            words = [f'{sweep.scanned:,} items read']
-            words += [f'{word} {what}' for what, word in figures().items()]
-            print(', '.join(words), file=sys.stderr, flush=True)
+            numbers = [f'{number_of(scan.scanned, "item")} read']
+            numbers += [f'{n} {what}' for what, n in figures().items()]
+            print_error(', '.join(numbers))
 
 
-def draw_bar(
-    ticks: Progress, sweep: TableScan, items: int, figures: Figures
+def show_progress_bar(
+    tqdm: Any,
+    progress: Progress,
+    scan: TableScan,
+    items: int,
+    figures: Figures,
 ) -> None:
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ConfigurationError(
-            'the progress bar needs tqdm: pip install '
-            '"pyramid_dynamodb_session[command]", or give --plain'
-        ) from error
     with tqdm(total=items or None, unit=' items', file=sys.stderr) as bar:
-        for _ in ticks:
+        for _ in progress:
             bar.set_postfix(figures(), refresh=False)
-            bar.update(sweep.scanned - bar.n)
+            bar.update(scan.scanned - bar.n)
 
 
 # -- purge ----------------------------------------------------------------
 
 
 def purge(args: argparse.Namespace) -> Result:
-    site = Site(args)
-    table = site.existing_table()
+    context = Context(args)
+    table = context.existing_table()
     hint_at_rate(args, table)
     job = Purge(
-        site.calls,
-        site.table,
-        site.settings.application,
+        context.calls,
+        context.table,
+        context.settings.application,
+        context.settings.lock_lease,
         segments=args.segments,
         rate=args.rate,
         dry_run=args.dry_run,
@@ -101,11 +117,13 @@ def purge(args: argparse.Namespace) -> Result:
         return {
             found: f'{count:,}',
             f'{found}/s': f'{count / seconds:,.0f}',
-            'units': f'{job.sweep.units:,.0f}',
+            'units': f'{job.scan.units:,.0f}',
         }
 
     try:
-        follow(job.run(), job.sweep, table['ItemCount'], figures, args.plain)
+        report_progress(
+            job.run(), job.scan, table['ItemCount'], figures, args.plain
+        )
     except KeyboardInterrupt:
         status, ended = 130, 'Interrupted; run it again to go on.'
     except SessionError as error:
@@ -114,30 +132,30 @@ def purge(args: argparse.Namespace) -> Result:
     data = {
         'expired': job.expired,
         'deleted': job.deleted,
-        'scanned': job.sweep.scanned,
-        'units': job.sweep.units,
+        'scanned': job.scan.scanned,
+        'units': job.scan.units,
         'seconds': round(seconds, 1),
         'dry_run': args.dry_run,
         'complete': not ended,
         'error': ended or None,
     }
     lines = [
-        f'{job.expired:,} expired sessions found, {job.deleted:,} deleted'
-        f'{" (a dry run)" if args.dry_run else ""}: {site.whose}.',
-        f'{job.sweep.scanned:,} items read in {span(seconds)}, '
-        f'{job.sweep.units:,.0f} capacity units.',
+        f'{number_of(job.expired, "expired session")} found, '
+        f'{job.deleted:,} deleted'
+        f'{" (a dry run)" if args.dry_run else ""}: {context.scope}.',
+        f'{number_of(job.scan.scanned, "item")} read in {duration(seconds)}, '
+        f'{number_of(job.scan.units, "capacity unit")}.',
     ]
     return Result(data, [*([ended] if ended else []), *lines], status)
 
 
 def hint_at_rate(args: argparse.Namespace, table: dict[str, Any]) -> None:
-    """A walk without a rate can starve an application."""
+    """Say that a scan without a rate can take all units of a table."""
     paid = billing(table)
     if args.rate is None and paid.startswith('provisioned'):
-        print(
+        print_error(
             f'The table is {paid} a second: --rate leaves some of them to '
-            'the application.',
-            file=sys.stderr,
+            'the application.'
         )
 
 
@@ -145,64 +163,68 @@ def hint_at_rate(args: argparse.Namespace, table: dict[str, Any]) -> None:
 
 
 def stats(args: argparse.Namespace) -> Result:
-    site = Site(args)
-    table = site.existing_table()
+    context = Context(args)
+    table = context.existing_table()
     items = table['ItemCount']
-    census = SessionCounter(
-        site.calls,
-        site.table,
-        site.settings.application,
-        site.settings.lock_lease,
+    counter = SessionCounter(
+        context.calls,
+        context.table,
+        context.settings.application,
+        context.settings.lock_lease,
     )
     if args.all:
         hint_at_rate(args, table)
-        sweep = TableScan(site.calls, args.segments, args.rate)
-        ticks = census.whole(sweep)
-        follow(ticks, sweep, items, dict, args.plain)
+        scan = TableScan(context.calls, args.segments, args.rate)
+        progress = counter.count_table(scan)
+        report_progress(progress, scan, items, dict, args.plain)
     else:
-        census.sample(args.sample, items)
-    counts = census.counts
-    is_sample = not args.all and counts.seen < items
+        counter.count_sample(args.sample, items)
+    counts = counter.counts
+    is_sample = not args.all and 0 < counts.seen < items
     factor = items / counts.seen if is_sample else 1
     data = {
         'items': items,
         'sampled': counts.seen if is_sample else None,
-        **{what: round(n * factor) for what, n in kinds(counts).items()},
+        **{
+            what: round(n * factor)
+            for what, n in counts_by_kind(counts).items()
+        },
         'bytes': sizes(counts),
         'histogram': histogram(counts),
     }
     lines = [
-        f'Sessions of {site.whose}: '
+        f'Sessions of {context.scope}: '
         + (
-            f'a sample of {counts.seen:,} out of about {items:,} items.'
+            f'a sample of {counts.seen:,} of about {number_of(items, "item")}.'
             if is_sample
-            else f'all {counts.seen:,} items.'
+            else f'all {number_of(counts.seen, "item")}.'
         ),
         '',
-        *columns(shares(counts, factor, is_sample), '  '),
+        *columns(count_rows(counts, factor, is_sample), '  '),
         '',
         *size_lines(counts),
     ]
     return Result(data, lines)
 
 
-def kinds(counts: Counts) -> dict[str, int]:
+def counts_by_kind(counts: Counts) -> dict[str, int]:
     return {
         'live': counts.live,
         'locked': counts.locked,
         'abandoned_locks': counts.abandoned,
         'expired': counts.expired,
+        'ended': counts.ended,
         'corrupt': counts.corrupt,
         'other_items': counts.others,
     }
 
 
-def shares(
+def count_rows(
     counts: Counts, factor: float, is_sample: bool
 ) -> list[tuple[str, ...]]:
     """How many there are of each kind; of a sample, give or take."""
     rows: list[tuple[str, ...]] = []
-    for what, count in kinds(counts).items():
+    for what, count in counts_by_kind(counts).items():
         share = count / counts.seen if counts.seen else 0
         # 95 % of all samples are no further off
         error = 1.96 * math.sqrt(share * (1 - share) * counts.seen) * factor
@@ -226,16 +248,16 @@ def sizes(counts: Counts) -> dict[str, float]:
 
 def histogram(counts: Counts) -> dict[str, int]:
     """How many sessions are at most so many bytes, and above the last."""
-    found = dict.fromkeys(BARS, 0)
+    found = dict.fromkeys(SIZE_LIMITS, 0)
     for count in counts.sizes:
-        found[next(end for end in BARS if count <= end)] += 1
+        found[next(end for end in SIZE_LIMITS if count <= end)] += 1
     return {str(end): count for end, count in found.items()}
 
 
 def size_lines(counts: Counts) -> list[str]:
     if not counts.sizes:
-        return ['No sizes to tell.']
-    told = sizes(counts)
+        return ['There are no sessions.']
+    found = sizes(counts)
     bars = histogram(counts)
     last = max(place for place, n in enumerate(bars.values()) if n)
     highest = max(bars.values())
@@ -243,13 +265,13 @@ def size_lines(counts: Counts) -> list[str]:
         (
             f'<= {size(int(end))}',
             f'{count:,}',
-            '#' * math.ceil(BAR * count / highest),
+            '#' * math.ceil(BAR_WIDTH * count / highest),
         )
         for end, count in list(bars.items())[: last + 1]
     ]
     return [
-        f'Sizes: half of them up to {size(told["median"])}, 95 % up to '
-        f'{size(told["p95"])}, the largest {size(told["largest"])}.',
+        f'Sizes: half of them up to {size(found["median"])}, 95 % up to '
+        f'{size(found["p95"])}, the largest {size(found["largest"])}.',
         '',
         *columns(rows, '  '),
     ]
@@ -265,7 +287,7 @@ def positive(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     return number
 
 
-def add_walk(parser: argparse.ArgumentParser) -> None:
+def add_scan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--segments',
         type=positive(int),
@@ -287,15 +309,15 @@ def add_walk(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_purge(parser: argparse.ArgumentParser) -> None:
-    add_walk(parser)
+def add_purge_arguments(parser: argparse.ArgumentParser) -> None:
+    add_scan_arguments(parser)
     parser.add_argument(
         '--dry-run', action='store_true', help='count, and delete nothing'
     )
 
 
-def add_stats(parser: argparse.ArgumentParser) -> None:
-    add_walk(parser)
+def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
+    add_scan_arguments(parser)
     parser.add_argument(
         '--sample',
         type=positive(int),
@@ -319,7 +341,7 @@ Delete expired sessions; with dynamodb_session.application set, only its own.
 Where DynamoDB's Time to Live is on, this is not needed.
 
 The whole table is read, which costs read units, and each delete costs write
-units. A session that comes to life again meanwhile is left alone. Several
+units. A session that is used again meanwhile is left alone. Several
 purges may run at once. Ctrl-C stops it after the calls under way; what was
 deleted stays deleted.""",
         """\
@@ -328,22 +350,22 @@ examples:
   dynamodb-session production.ini purge --rate 50 --segments 2
   0 4 * * *  dynamodb-session /srv/shop/production.ini purge
 """,
-        add_purge,
+        add_purge_arguments,
     ),
     'stats': Command(
         stats,
         'count live, expired and locked sessions, and show their sizes',
         """\
 Count the sessions that are live, expired, locked, and show how large they
-are. Unless told to read --all, it looks at a sample of the table, from places
-chosen at random, and reckons up from DynamoDB's own count of items, which in
-AWS is up to six hours old.""",
+are. Without --all, it reads a sample of the table, from places chosen at
+random, and extrapolates from DynamoDB's own count of items, which in AWS is up
+to six hours old.""",
         """\
 examples:
   dynamodb-session production.ini stats
   dynamodb-session production.ini stats --sample 10000
   dynamodb-session production.ini stats --all --rate 100
 """,
-        add_stats,
+        add_stats_arguments,
     ),
 }
