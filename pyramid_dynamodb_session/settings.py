@@ -95,7 +95,8 @@ class StoreSettings:
         JSONSerializer(),
         'Dotted name of an object with ``dumps(obj) -> bytes`` and '
         "``loads(bytes) -> obj``, ValueError when malformed: Pyramid's "
-        'serializer contract. JSON unless given.',
+        'serializer contract. Unless given, JSON that keeps dates, decimals, '
+        'UUIDs, bytes and sets as well.',
     )
     encryption_keys: tuple[bytes, ...] = setting(
         _parsers.encryption_keys,
