@@ -116,10 +116,9 @@ class DynamoDBSessionFactory:
             or parent is request
             or not hasattr(parent, 'invoke_subrequest')
             or parent.registry is not getattr(request, 'registry', None)
+            or not is_being_answered(parent)
+            or self.cookie.read(parent) != self.cookie.read(request)
         ):
-            return None
-        session_id = self.cookie.read(request)
-        if session_id is None or session_id != self.cookie.read(parent):
             return None
         return parent
 
@@ -183,7 +182,10 @@ class RequestLifecycle:
     def _begin(self) -> None:
         """Before the session is loaded: see to it that it will be saved."""
         request = self._request()
-        if request is None or has_ended(request):
+        if request is None:
+            # dropped by a script: nobody will save
+            return
+        if has_ended(request):
             raise SessionClosed(
                 'the session can not be loaded any more: the request has '
                 'ended; use it in the view before the response streams'
@@ -302,9 +304,17 @@ def has_ended(request: Any) -> bool:
     if 'context' in attributes:
         return False
     return 'traversed' in attributes or (
-        'invoke_subrequest' in attributes
-        and all(frame['request'] is not request for frame in manager.stack)
+        'invoke_subrequest' in attributes and not is_being_answered(request)
     )
+
+
+def is_being_answered(request: Any) -> bool:
+    """Whether the router of this thread is at work on a request.
+
+    Greenlets may share the thread-local that tells, so this alone does not
+    make one request a part of another: see :data:`ANSWERED`.
+    """
+    return any(frame['request'] is request for frame in manager.stack)
 
 
 def lifecycles_of(

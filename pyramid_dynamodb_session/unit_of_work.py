@@ -57,8 +57,8 @@ FAILURES: dict[type[SessionError], type[SessionEvent]] = {
 }
 #: Logged where they come from, or a matter of course.
 LOGGED_OR_USUAL = (SessionStoreUnavailable, SessionConflict)
-#: Seconds after the end of a session for which a request of it counts as
-#: overtaken by a logout or a login.
+#: Seconds after the end of a session within which a request of it that begins
+#: counts as overtaken by a logout or a login.
 OVERTAKEN_SECONDS = 10
 
 
@@ -108,6 +108,7 @@ class UnitOfWork:
         self._failure: SessionError | None = None
         self._is_busy = False
         self._pid = os.getpid()
+        self._made_at = time.monotonic()
         #: the stored session that :meth:`invalidate` has left behind
         self._invalidated: tuple[str, str | None] | None = None
         self._lock_id: str | None = None
@@ -226,7 +227,7 @@ class UnitOfWork:
                 self.recorder.notify()
         self._pid = os.getpid()
         self.is_overtaken = isinstance(found, EndedSession) and (
-            self._store.ended_lately(found, OVERTAKEN_SECONDS)
+            self._store.ended_lately(found, OVERTAKEN_SECONDS + self._age())
         )
         if isinstance(found, SessionRecord):
             self._record = found
@@ -240,6 +241,10 @@ class UnitOfWork:
         self.used = True
         self.recorder.notify()
         return self.items
+
+    def _age(self) -> float:
+        """Seconds for which this request has been on its way."""
+        return time.monotonic() - self._made_at
 
     def _find(self) -> SessionRecord | EndedSession | None:
         if self._id is None:

@@ -13,7 +13,6 @@ from typing import Any
 from .._recorder import Recorder
 from ..errors import SessionStoreUnavailable
 from ..events import Call
-from .clock import ServerClock
 from .errors import (
     cancellation_codes,
     codes_of,
@@ -64,7 +63,7 @@ class Calls:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._engine = {'returns items': False}
-        self.clock = ServerClock()
+        self._learn_time = table.clock.learn_from
         self.recorder = Recorder()
 
     def bind(self, recorder: Recorder) -> Calls:
@@ -91,6 +90,14 @@ class Calls:
     def on_table(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """As :meth:`on_item`, for the whole table."""
         return self.send(operation, TableName=self._table.name, **parameters)
+
+    def now(self) -> float:
+        """DynamoDB's time, in seconds since the epoch.
+
+        The lookup of the table's key is the first reply that tells it.
+        """
+        _ = self._table.key_name
+        return self._table.clock.time()
 
     def key(self, name: str) -> Item:
         return {self._table.key_name: {'S': name}}
@@ -175,13 +182,6 @@ class Calls:
             ) from error
         self._learn_time(reply)
         return reply
-
-    def _learn_time(self, reply: dict[str, Any]) -> None:
-        metadata = reply.get('ResponseMetadata') or {}
-        headers = metadata.get('HTTPHeaders') or {}
-        date = headers.get('date')
-        if date:
-            self.clock.learn(date)
 
 
 class RecordedCalls(Calls):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from email.utils import mktime_tz, parsedate_tz
+from typing import Any
 
 
 class ServerClock:
@@ -18,12 +19,15 @@ class ServerClock:
         #: DynamoDB's time at 0 of the monotonic clock
         self._origin: float | None = None
 
-    def learn(self, header: str) -> None:
-        """Read a ``Date`` header that has just arrived.
+    def learn_from(self, reply: dict[str, Any]) -> None:
+        """Read the ``Date`` header of a reply that has just arrived.
 
         One that is no date is ignored.
         """
-        if header == self._header:
+        metadata = reply.get('ResponseMetadata') or {}
+        headers = metadata.get('HTTPHeaders') or {}
+        header = headers.get('date')
+        if header in (None, self._header):
             return
         self._header = header
         parsed = parsedate_tz(header)

@@ -499,7 +499,7 @@ class DynamoDBSessionStore:
 
     def ended_lately(self, ended: EndedSession, seconds: float) -> bool:
         """Whether a session ended within so many `seconds`."""
-        return self._calls.clock.time() - ended.at <= seconds
+        return self._calls.now() - ended.at <= seconds
 
     def dumps(self, items: dict[str, Any]) -> bytes:
         """The bytes of `items` as they are stored, before compression.
@@ -596,7 +596,7 @@ class DynamoDBSessionStore:
         :param record: the session that must be unchanged, if there is no
             `lock_id`.
         """
-        now = self._calls.clock.time()
+        now = self._calls.now()
         attributes: Item = {
             'Ended': number(now),
             **self._expiry.attributes_of(int(now) + TOMBSTONE_SECONDS),
@@ -690,7 +690,7 @@ class DynamoDBSessionStore:
         if 'LockId' not in item:
             return False
         since = optional_number(item, 'LockDate') or 0
-        return self._calls.clock.time() - since < self.settings.lock_lease
+        return self._calls.now() - since < self.settings.lock_lease
 
     def _name(self, session_id: str) -> str:
         return hash_key(session_id, self.settings.application)

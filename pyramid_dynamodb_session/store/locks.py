@@ -215,9 +215,7 @@ class Locks:
             if observed and observed.token == ticket.token:
                 # a first attempt of ours, or of who handed it on, came late
                 observed = None
-            if observed and not wait.lease_expired(
-                observed, calls.clock.time()
-            ):
+            if observed and not wait.lease_expired(observed, calls.now()):
                 queue.poll(ticket)
                 ticket.is_contended = ticket.has_waited = True
                 wait.back_off()
@@ -290,7 +288,7 @@ class Locks:
         """
         attributes: Item = {
             'LockId': {'S': ticket.token},
-            'LockDate': number(calls.clock.time()),
+            'LockDate': number(calls.now()),
         }
         values: Item = {':now': number(time.time())}
         condition = FREE
@@ -392,7 +390,7 @@ class Locks:
     def _renew(self, held: HeldLock, slides: bool = True) -> bool:
         condition, values = lock_held(held.lock_id)
         # it always moves, so that whoever waits sees every renewal
-        date = max(int(self._calls.clock.time()), held.date + 1)
+        date = max(int(self._calls.now()), held.date + 1)
         attributes: Item = {'LockDate': number(date)}
         expires = held.record.expires
         if slides and expires - time.time() < 2 * self._lease:
@@ -524,7 +522,7 @@ class Locks:
     ) -> Outcome:
         """The item stays locked, for the next request of this process."""
         lock = LockId(heir.token, held.lock.count + 1)
-        date = max(int(calls.clock.time()), held.date + 1)
+        date = max(int(calls.now()), held.date + 1)
         started = time.monotonic()
         is_handed_on = False
         try:
