@@ -1,7 +1,4 @@
-"""JSON, compact: how a session's items become bytes unless told otherwise.
-
-The replies that come over libcurl are read with :func:`decode` as well.
-"""
+"""JSON, compact: how a session's items become bytes unless told otherwise."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import pytest
 from botocore.config import Config
 
 from pyramid_dynamodb_session import local
-from pyramid_dynamodb_session.curl import CurlClient
+from pyramid_dynamodb_session.dynamodb.direct import DirectClient
 from tests.chromium import chromium
 from tests.engines import engine_of
 from tests.proxy import FaultProxy
@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         '--transport',
-        choices=('boto3', 'curl'),
+        choices=('boto3', 'direct'),
         default='boto3',
         help='how the sessions under test reach DynamoDB',
     )
@@ -166,8 +166,8 @@ def client(endpoint: str, pytestconfig: pytest.Config) -> Any:
             retries={'mode': 'standard', 'total_max_attempts': 3},
         ),
     )
-    if pytestconfig.getoption('transport') == 'curl':
-        return CurlClient(client, session.get_credentials())
+    if pytestconfig.getoption('transport') == 'direct':
+        return DirectClient(client, session.get_credentials())
     return client
 
 

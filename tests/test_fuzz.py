@@ -29,7 +29,7 @@ from tests.conftest import ACCESS_KEY, REGION, SECRET_KEY
 from tests.fuzz import targets
 from tests.interposed import Interposed
 from tests.small_app import SmallApp, count, read
-from tests.test_curl import Wire, answer
+from tests.test_direct import Wire, answer
 
 CORPUS = Path(__file__).parent / 'fuzz' / 'corpus'
 
@@ -344,7 +344,7 @@ def server() -> Iterator[Wire]:
     server.close()
 
 
-@pytest.fixture(scope='module', params=['boto3', 'curl'])
+@pytest.fixture(scope='module', params=['boto3', 'direct'])
 def store(request: pytest.FixtureRequest, server: Wire) -> Any:
     """A store whose DynamoDB says whatever ``server`` is told to."""
     client = client_from_settings(

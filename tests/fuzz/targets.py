@@ -9,7 +9,7 @@ from typing import Any
 from pyramid.request import Request
 
 from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
-from pyramid_dynamodb_session.curl import BINARY_DECODER
+from pyramid_dynamodb_session.dynamodb._replies import BINARY_DECODER
 from pyramid_dynamodb_session.encryption import Cipher
 from pyramid_dynamodb_session.item import (
     PAYLOAD_LIMIT,

@@ -1,4 +1,4 @@
-"""The libcurl transport: the same replies, errors and signature as boto3."""
+"""The transport `direct`: the same replies and errors as boto3's."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import os
 import random
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 import types
@@ -44,14 +42,11 @@ from botocore.exceptions import (
     ResponseStreamingError,
     SSLError,
 )
-from pyramid.exceptions import ConfigurationError
 
-from pyramid_dynamodb_session import curl as room
-from pyramid_dynamodb_session.curl import CurlClient
+from pyramid_dynamodb_session.dynamodb import _http, _retries, direct
+from pyramid_dynamodb_session.dynamodb.direct import DirectClient
 from tests.conftest import ACCESS_KEY, SECRET_KEY
 from tests.proxy import LOSE_REPLY, RESET, FaultProxy, error, hang, malformed
-
-pycurl = pytest.importorskip('pycurl')
 
 CREDENTIALS = Credentials(ACCESS_KEY, SECRET_KEY, 'token')
 KEY = {'SessionId': {'S': 'a'}}
@@ -75,13 +70,13 @@ def boto3_client(url: str, region: str = 'us-west-2', **config: Any) -> Any:
     )
 
 
-def curl_client(
+def direct_client(
     url: str,
     credentials: Any = CREDENTIALS,
     ca_bundle: str | None = None,
     **config: Any,
-) -> CurlClient:
-    return CurlClient(boto3_client(url, **config), credentials, ca_bundle)
+) -> DirectClient:
+    return DirectClient(boto3_client(url, **config), credentials, ca_bundle)
 
 
 def get(client: Any) -> Any:
@@ -184,7 +179,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that would have been slept between attempts."""
     pauses: list[float] = []
     clock = types.SimpleNamespace(sleep=pauses.append)
-    monkeypatch.setattr(room, 'time', clock)
+    monkeypatch.setattr(direct, 'time', clock)
     monkeypatch.setattr(botocore.endpoint, 'time', clock)
     return pauses
 
@@ -292,8 +287,8 @@ def outcomes(client: Any, table: str, key: str) -> Iterator[Any]:
 def test_replies_and_errors_are_those_of_boto3(
     endpoint: str, table: str, application: str
 ) -> None:
-    curl = curl_client(endpoint)
-    ours = list(outcomes(curl, table, application))
+    client = direct_client(endpoint)
+    ours = list(outcomes(client, table, application))
     theirs = list(outcomes(boto3_client(endpoint), table, application))
     assert ours == theirs
     kinds = [reply.get('kind') for reply, *_ in ours]
@@ -305,11 +300,11 @@ def test_everything_else_is_the_boto3_clients(
     endpoint: str, table: str
 ) -> None:
     boto = boto3_client(endpoint)
-    curl = CurlClient(boto, CREDENTIALS)
-    assert curl.meta is boto.meta
-    assert curl.describe_table(TableName=table)['Table']
+    client = DirectClient(boto, CREDENTIALS)
+    assert client.meta is boto.meta
+    assert client.describe_table(TableName=table)['Table']
     with pytest.raises(AttributeError):
-        curl.no_such_operation  # noqa: B018
+        client.no_such_operation  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -334,10 +329,9 @@ def test_odd_errors_are_those_of_boto3(
 ) -> None:
     wire.answers = [canned]
     errors, attempts = [], []
-    for client in (curl_client(wire.url), boto3_client(wire.url)):
+    for client in (direct_client(wire.url), boto3_client(wire.url)):
         with pytest.raises(ClientError) as caught:
             get(client)
-        caught.value.response['ResponseMetadata'].pop('RetryAfter', None)
         errors.append((str(caught.value), caught.value.response))
         attempts.append(len(wire.requests))
     assert errors[0] == errors[1]
@@ -377,7 +371,7 @@ def test_the_signature_is_botocores(
     credentials = Credentials('AKID', secret, token)
     url = f'http://{host}:{wire.port}{path}'
     region = dice.choice(['us-west-2', 'eu-central-1', 'local'])
-    client = curl_client(url, credentials, region=region)
+    client = direct_client(url, credentials, region=region)
     for _ in range(5):
         noise = ''.join(map(chr, dice.choices(range(1, 0xD7FF), k=90)))
         client.put_item(TableName=noise, Item={'S': {'S': noise}})
@@ -411,7 +405,7 @@ def test_the_body_is_boto3s(wire: Wire) -> None:
             ':c': {'M': {'L': {'L': [{'B': b'x'}, {'S': '\ud800 é'}]}}},
         },
     }
-    for client in (curl_client(wire.url), boto3_client(wire.url)):
+    for client in (direct_client(wire.url), boto3_client(wire.url)):
         client.update_item(**parameters)
     ours, theirs = wire.requests
     assert json.loads(ours.body) == json.loads(theirs.body)
@@ -425,7 +419,7 @@ def test_a_transaction_gets_one_token_for_all_attempts(
     wire: Wire, pauses: list[float]
 ) -> None:
     wire.answers = [answer(b'', '500 Oops'), answer()]
-    client = curl_client(wire.url)
+    client = direct_client(wire.url)
     client.transact_write_items(TransactItems=[])
     client.transact_write_items(TransactItems=[])
     client.transact_write_items(TransactItems=[], ClientRequestToken='mine')
@@ -439,14 +433,16 @@ def test_a_transaction_gets_one_token_for_all_attempts(
 
 
 def test_a_long_request_does_not_wait_for_a_go_ahead(wire: Wire) -> None:
-    curl_client(wire.url).put_item(TableName='t', Item={'S': 'x' * 1_200_000})
+    direct_client(wire.url).put_item(
+        TableName='t', Item={'S': 'x' * 1_200_000}
+    )
     (request,) = wire.requests
     assert 'expect' not in request.headers
     assert len(request.body) > 1_200_000
 
 
 def test_connections_are_kept(wire: Wire) -> None:
-    client = curl_client(wire.url)
+    client = direct_client(wire.url)
     for _ in range(3):
         get(client)
     assert {request.connection for request in wire.requests} == {1}
@@ -455,7 +451,7 @@ def test_connections_are_kept(wire: Wire) -> None:
 def test_headers_are_those_of_the_reply(wire: Wire) -> None:
     odd = answer(b'{"Item":{}}', '200 OK', 'X-Odd:  a: b ')
     wire.answers = [odd, answer()]
-    client = curl_client(wire.url)
+    client = direct_client(wire.url)
     assert headers(get(client)) == {'content-length': '11', 'x-odd': 'a: b'}
     assert headers(get(client)) == {'content-length': '2'}
 
@@ -481,7 +477,7 @@ def test_a_lost_reply_is_asked_for_again(
     proxy: FaultProxy, table: str, application: str
 ) -> None:
     proxy.inject(LOSE_REPLY)
-    reply = add_one(curl_client(proxy.url), table, application)
+    reply = add_one(direct_client(proxy.url), table, application)
     assert reply['Attributes']['Runs'] == {'N': '2'}
     assert reply['ResponseMetadata']['RetryAttempts'] == 1
     assert proxy.operations == ['UpdateItem', 'UpdateItem']
@@ -505,22 +501,20 @@ def test_a_lost_reply_is_asked_for_again(
 def test_a_passing_fault_is_not_noticed(
     proxy: FaultProxy, table: str, application: str, fault: Any
 ) -> None:
-    client = curl_client(proxy.url)
+    client = direct_client(proxy.url)
     add_one(client, table, application)
     proxy.clear()
     proxy.inject(fault, times=2)
     reply = add_one(client, table, application)
     assert reply['Attributes']['Runs'] == {'N': '2'}
-    # After a reset libcurl tries once more by itself: not one of ours.
-    own = sum(call.fault is RESET for call in proxy.calls) // 2
-    assert reply['ResponseMetadata']['RetryAttempts'] == 2 - own
+    assert reply['ResponseMetadata']['RetryAttempts'] == 2
     assert len(proxy.calls) == 3
 
 
 def test_a_failed_condition_is_not_repeated(
     proxy: FaultProxy, table: str
 ) -> None:
-    client = curl_client(proxy.url)
+    client = direct_client(proxy.url)
     with pytest.raises(client.exceptions.ConditionalCheckFailedException):
         client.delete_item(
             TableName=table,
@@ -535,7 +529,7 @@ def test_throttling_ends_with_the_last_attempt(
 ) -> None:
     proxy.inject(error(400, 'ThrottlingException'), times=math.inf)
     with pytest.raises(ClientError, match='reached max retries: 2') as caught:
-        add_one(curl_client(proxy.url), table, 'a')
+        add_one(direct_client(proxy.url), table, 'a')
     assert caught.value.response['Error']['Code'] == 'ThrottlingException'
     assert len(proxy.calls) == 3
 
@@ -543,26 +537,26 @@ def test_throttling_ends_with_the_last_attempt(
 def test_a_refused_connection(proxy: FaultProxy) -> None:
     proxy.refuse()
     with pytest.raises(EndpointConnectionError, match=proxy.url):
-        get(curl_client(proxy.url))
+        get(direct_client(proxy.url))
     proxy.accept()
 
 
 def test_an_unknown_host() -> None:
     retries = {'total_max_attempts': 1}
-    client = curl_client('http://no.invalid', retries=retries)
+    client = direct_client('http://no.invalid', retries=retries)
     with pytest.raises(EndpointConnectionError, match=r'no\.invalid'):
         get(client)
 
 
 def test_silence(proxy: FaultProxy) -> None:
     proxy.inject(hang(10), times=math.inf)
-    client = curl_client(proxy.url, connect_timeout=0.05, read_timeout=0.05)
+    client = direct_client(proxy.url, connect_timeout=0.05, read_timeout=0.05)
     with pytest.raises(ReadTimeoutError, match=proxy.url):
         get(client)
 
 
 def test_silence_on_a_kept_connection(wire: Wire) -> None:
-    client = curl_client(wire.url, connect_timeout=0.05, read_timeout=0.05)
+    client = direct_client(wire.url, connect_timeout=0.05, read_timeout=0.05)
     get(client)
     release = threading.Event()
     wire.hook = release.wait
@@ -581,7 +575,7 @@ def test_nobody_accepts() -> None:
             each.setblocking(False)
             each.connect_ex(address)
         url = f'http://127.0.0.1:{address[1]}'
-        client = curl_client(url, connect_timeout=0.05)
+        client = direct_client(url, connect_timeout=0.05)
         started = time.monotonic()
         with pytest.raises(ConnectTimeoutError, match=url):
             get(client)
@@ -618,7 +612,7 @@ def test_what_is_no_reply_is_an_error(
 ) -> None:
     wire.answers = [canned]
     with pytest.raises(HTTPClientError) as caught:
-        get(curl_client(wire.url))
+        get(direct_client(wire.url))
     assert type(caught.value) is kind
     assert len(pauses) == 2
 
@@ -627,7 +621,7 @@ def test_the_checksum_is_of_the_body(wire: Wire) -> None:
     body = b'{"Item":{"S":{"S":"text"}}}'
     crc = f'x-amz-crc32: {zlib.crc32(body)}'
     wire.answers = [answer(body, '200 OK', crc)]
-    assert get(curl_client(wire.url))['Item'] == {'S': {'S': 'text'}}
+    assert get(direct_client(wire.url))['Item'] == {'S': {'S': 'text'}}
 
 
 @pytest.mark.parametrize(
@@ -647,7 +641,7 @@ def test_headers_are_the_last_ones(
         b'{}', '200 OK', 'Server: \xe9', crc, 'x-amzn-RequestId: I'
     )
     wire.answers = [earlier + canned.replace(b'\r\n', end)]
-    metadata = get(curl_client(wire.url))['ResponseMetadata']
+    metadata = get(direct_client(wire.url))['ResponseMetadata']
     assert metadata['RequestId'] == metadata['HTTPHeaders'][REQUEST_ID] == 'I'
     assert metadata['HTTPHeaders']['content-length'] == '2'
     assert 'x-amz-crc32' in metadata['HTTPHeaders']
@@ -658,10 +652,10 @@ def test_headers_are_the_last_ones(
 def test_a_reply_is_not_read_without_end(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, 'LONGEST_REPLY', 1000)
+    monkeypatch.setattr(_http, 'LONGEST_REPLY', 1000)
     body = b'{"Item":{"S":{"S":""}}}'.ljust(1000)
     wire.answers = [answer(body), answer(body + b' ')]
-    client = curl_client(wire.url, retries={'total_max_attempts': 1})
+    client = direct_client(wire.url, retries={'total_max_attempts': 1})
     assert get(client)['Item']
     with pytest.raises(HTTPClientError):
         get(client)
@@ -689,8 +683,8 @@ def test_pauses_grow_and_are_jittered(
         spans.append((low, high))
         return high
 
-    monkeypatch.setattr(room.random, 'uniform', uniform)
-    client = curl_client(wire.url, retries={'total_max_attempts': 8})
+    monkeypatch.setattr(_retries.random, 'uniform', uniform)
+    client = direct_client(wire.url, retries={'total_max_attempts': 8})
     with pytest.raises(ClientError):
         get(client)
     assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1, 1]
@@ -705,7 +699,7 @@ def test_retry_after_is_honoured(wire: Wire, pauses: list[float]) -> None:
         answer(b'', '503 Busy', f'Retry-After: {date}'),
         answer(),
     ]
-    get(curl_client(wire.url))
+    get(direct_client(wire.url))
     assert pauses[0] == 2
     assert 2 <= pauses[1] <= 4
 
@@ -715,8 +709,9 @@ def test_a_long_retry_after_is_for_the_caller(
 ) -> None:
     wire.answers = [answer(b'', '503 Busy', 'Retry-After: 60')]
     with pytest.raises(ClientError) as caught:
-        get(curl_client(wire.url))
-    assert caught.value.response['ResponseMetadata']['RetryAfter'] == 60
+        get(direct_client(wire.url))
+    headers = caught.value.response['ResponseMetadata']['HTTPHeaders']
+    assert headers['retry-after'] == '60'
     assert pauses == []
 
 
@@ -724,7 +719,7 @@ def test_a_store_that_is_down_is_not_stormed(
     wire: Wire, pauses: list[float]
 ) -> None:
     wire.answers = [answer(b'', '500 Oops')]
-    client = curl_client(wire.url, retries={'total_max_attempts': 300})
+    client = direct_client(wire.url, retries={'total_max_attempts': 300})
     with pytest.raises(ClientError):
         get(client)
     assert len(pauses) == 100
@@ -743,7 +738,7 @@ def test_a_store_that_is_down_is_not_stormed(
 def test_threads_share_a_client(
     endpoint: str, table: str, application: str
 ) -> None:
-    client = curl_client(endpoint)
+    client = direct_client(endpoint)
 
     def work(number: int) -> set[str]:
         key = f'{application}-{number % 4}'
@@ -758,7 +753,7 @@ def test_threads_share_a_client(
 
 
 def test_the_pool_keeps_no_more_than_it_may(wire: Wire) -> None:
-    client = curl_client(wire.url, max_pool_connections=2)
+    client = direct_client(wire.url, max_pool_connections=2)
     wire.hook = threading.Barrier(5).wait
     with ThreadPoolExecutor(5) as threads:
         list(threads.map(get, [client] * 5))
@@ -776,7 +771,7 @@ def test_closing_closes_the_boto3_client_too(
     boto = boto3_client('http://localhost')
     closed: list[bool] = []
     monkeypatch.setattr(boto, 'close', lambda: closed.append(True))
-    CurlClient(boto, CREDENTIALS).close()
+    DirectClient(boto, CREDENTIALS).close()
     assert closed == [True]
 
 
@@ -791,7 +786,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
 def test_a_forked_process_has_its_own_connections(wire: Wire) -> None:
-    client = curl_client(wire.url)
+    client = direct_client(wire.url)
     get(client)
     child = os.fork()
     if child == 0:
@@ -805,32 +800,14 @@ def test_a_forked_process_has_its_own_connections(wire: Wire) -> None:
     get(client)
     first, *childs, ours = [request.connection for request in wire.requests]
     assert childs[0] == childs[1]
-    assert len({first, childs[0], ours}) == 3
-
-
-@pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
-def test_a_connection_left_open_by_a_fork_is_not_used(wire: Wire) -> None:
-    client = curl_client(wire.url)
-    get(client)
-    # As if a thread had given it back at the last moment.
-    room._clients.discard(client)
-    child = os.fork()
-    if child == 0:
-        try:
-            get(client)
-        finally:
-            os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    get(client)
-    first, childs, ours = [request.connection for request in wire.requests]
-    assert first == ours != childs
+    assert first == ours != childs[0]
 
 
 @pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
 def test_a_connection_in_use_during_a_fork_stays_the_parents(
     wire: Wire,
 ) -> None:
-    client = curl_client(wire.url)
+    client = direct_client(wire.url)
     arrived, go_on = threading.Event(), threading.Event()
 
     def hook() -> None:
@@ -843,7 +820,7 @@ def test_a_connection_in_use_during_a_fork_stays_the_parents(
         arrived.wait(5)
         child = os.fork()
         if child == 0:
-            os._exit(0 if not client._idle[os.getpid()] else 1)
+            os._exit(0 if not client._this_process().endpoints else 1)
         go_on.set()
         assert in_flight.result()
     assert os.waitpid(child, 0)[1] == 0
@@ -900,12 +877,12 @@ def secure(bundle: Path, environ: pytest.MonkeyPatch) -> Iterator[Wire]:
 
 def test_an_unknown_certificate_is_refused(secure: Wire) -> None:
     with pytest.raises(SSLError, match=secure.url):
-        get(curl_client(secure.url))
+        get(direct_client(secure.url))
     assert secure.requests == []
 
 
 def test_a_bundle_is_trusted(secure: Wire, bundle: Path) -> None:
-    client = curl_client(secure.url, ca_bundle=str(bundle))
+    client = direct_client(secure.url, ca_bundle=str(bundle))
     get(client)
     get(client)
     assert {request.connection for request in secure.requests} == {1}
@@ -916,20 +893,20 @@ def test_a_bundle_from_the_environment(
     secure: Wire, bundle: Path, environ: pytest.MonkeyPatch, name: str
 ) -> None:
     environ.setenv(name, str(bundle))
-    get(curl_client(secure.url))
+    get(direct_client(secure.url))
     assert secure.requests
 
 
 def test_a_certificate_for_another_host(secure: Wire, bundle: Path) -> None:
     url = secure.url.replace('127.0.0.1', 'localhost')
     with pytest.raises(SSLError, match='localhost'):
-        get(curl_client(url, ca_bundle=str(bundle)))
+        get(direct_client(url, ca_bundle=str(bundle)))
     assert secure.requests == []
 
 
 def test_a_missing_bundle(secure: Wire, tmp_path: Path) -> None:
     with pytest.raises(SSLError):
-        get(curl_client(secure.url, ca_bundle=str(tmp_path / 'none')))
+        get(direct_client(secure.url, ca_bundle=str(tmp_path / 'none')))
     assert secure.requests == []
 
 
@@ -937,7 +914,7 @@ def test_a_proxy_from_the_environment(
     wire: Wire, environ: pytest.MonkeyPatch
 ) -> None:
     environ.setenv('http_proxy', f'http://user:key@127.0.0.1:{wire.port}')
-    get(curl_client('http://dynamodb.invalid'))
+    get(direct_client('http://dynamodb.invalid'))
     (request,) = wire.requests
     assert request.target == 'http://dynamodb.invalid/'
     assert 'proxy-authorization' in request.headers
@@ -950,10 +927,10 @@ def test_a_proxy_behind_tls(
     secure: Wire, bundle: Path, environ: pytest.MonkeyPatch
 ) -> None:
     environ.setenv('http_proxy', secure.url)
-    get(curl_client('http://dynamodb.invalid', ca_bundle=str(bundle)))
+    get(direct_client('http://dynamodb.invalid', ca_bundle=str(bundle)))
     assert secure.requests[0].target == 'http://dynamodb.invalid/'
     with pytest.raises(BotoCoreError):
-        get(curl_client('http://dynamodb.invalid'))
+        get(direct_client('http://dynamodb.invalid'))
     assert len(secure.requests) == 1
 
 
@@ -961,7 +938,7 @@ def test_a_configured_proxy_goes_before_the_environment(
     wire: Wire, environ: pytest.MonkeyPatch
 ) -> None:
     environ.setenv('no_proxy', 'dynamodb.invalid')
-    get(curl_client('http://dynamodb.invalid', proxies={'http': wire.url}))
+    get(direct_client('http://dynamodb.invalid', proxies={'http': wire.url}))
     assert wire.requests[0].target == 'http://dynamodb.invalid/'
 
 
@@ -972,7 +949,7 @@ def test_hosts_that_need_no_proxy(
     environ.setenv('http_proxy', 'http://127.0.0.1:1')
     if by_environment:
         environ.setenv('no_proxy', '127.0.0.1')
-    get(curl_client(wire.url, proxies=None if by_environment else {}))
+    get(direct_client(wire.url, proxies=None if by_environment else {}))
     assert wire.requests[0].target == '/'
 
 
@@ -983,7 +960,7 @@ def test_a_proxy_that_is_away(
 ) -> None:
     environ.setenv(f'{scheme}_proxy', f'http://htt:p@{host}')
     with pytest.raises(ProxyConnectionError) as caught:
-        get(curl_client(f'{scheme}://dynamodb.invalid'))
+        get(direct_client(f'{scheme}://dynamodb.invalid'))
     assert f'"http://{host}"' in str(caught.value)
     assert 'htt:p@' not in str(caught.value) + repr(caught.value.kwargs)
 
@@ -1008,7 +985,7 @@ def test_credentials_refresh_themselves(wire: Wire) -> None:
     credentials = RefreshableCredentials.create_from_metadata(
         refresh(), refresh, 'test'
     )
-    client = curl_client(wire.url, credentials)
+    client = direct_client(wire.url, credentials)
     get(client)
     get(client)
     for number, request in enumerate(wire.requests, start=2):
@@ -1023,7 +1000,7 @@ def test_credentials_refresh_themselves(wire: Wire) -> None:
 
 def test_no_credentials(wire: Wire) -> None:
     with pytest.raises(NoCredentialsError):
-        get(curl_client(wire.url, credentials=None))
+        get(direct_client(wire.url, credentials=None))
     assert wire.requests == []
 
 
@@ -1032,9 +1009,9 @@ def test_nothing_secret_is_shown(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     secrets = ('AKIDEXAMPLE', 'TOPSECRET', 'TOKENSECRET')
-    client = curl_client(wire.url, Credentials(*secrets))
+    client = direct_client(wire.url, Credentials(*secrets))
     shown = [repr(client), str(client)]
-    assert shown[0] == f'<CurlClient {wire.url} us-west-2>'
+    assert shown[0] == f'<DirectClient {wire.url} us-west-2>'
     caplog.clear()
     for canned in (b'', answer(b'', '500 Oops'), answer(b'[]')):
         wire.answers = [canned]
@@ -1048,68 +1025,11 @@ def test_nothing_secret_is_shown(
             assert secret not in text
 
 
-# What has to be installed
-
-
-def test_pycurl_is_imported_when_it_is_needed() -> None:
-    code = (
-        'import sys, pyramid_dynamodb_session.curl;'
-        "sys.exit('pycurl' in sys.modules or 'boto3' in sys.modules)"
-    )
-    subprocess.run([sys.executable, '-c', code], check=True)
-
-
-def test_without_pycurl(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, 'pycurl', None)
-    extra = r'pip install "pyramid_dynamodb_session\[curl\]"'
-    with pytest.raises(ConfigurationError, match=f'needs pycurl: {extra}'):
-        curl_client('http://localhost')
-
-
-@pytest.mark.parametrize('lacking', ['AWS_SIGV4', 'RETRY_AFTER'])
-def test_a_pycurl_that_is_too_old(
-    monkeypatch: pytest.MonkeyPatch, lacking: str
-) -> None:
-    monkeypatch.delattr(pycurl, lacking)
-    with pytest.raises(ConfigurationError, match='that signs for AWS'):
-        curl_client('http://localhost')
-
-
-def test_a_libcurl_that_does_not_sign(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pycurl, 'AWS_SIGV4', pycurl.SSLENGINE)
-    with pytest.raises(ConfigurationError, match='that signs for AWS'):
-        curl_client('http://localhost')
-
-
-@pytest.mark.parametrize(
-    'version', [('7.88.1', 0x075801), ('8.3.0', 0x080300)]
-)
-def test_an_old_libcurl(
-    monkeypatch: pytest.MonkeyPatch, version: tuple[str, int]
-) -> None:
-    found = list(pycurl.version_info())
-    found[1:3] = version
-    monkeypatch.setattr(pycurl, 'version_info', lambda: tuple(found))
-    with pytest.raises(
-        ConfigurationError, match=f'this one has libcurl {version[0]}'
-    ):
-        curl_client('http://localhost')
-
-
-def test_a_pycurl_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = list(pycurl.version_info())
-    found[8] = ('http',)
-    monkeypatch.setattr(pycurl, 'version_info', lambda: tuple(found))
-    with pytest.raises(ConfigurationError, match='built without https'):
-        curl_client('https://localhost')
-    assert curl_client('http://localhost')
-
-
 def test_a_client_that_says_nothing_of_retries(
     wire: Wire, pauses: list[float]
 ) -> None:
     wire.answers = [answer(b'', '500 Oops')]
-    client = curl_client(wire.url, retries=None)
+    client = direct_client(wire.url, retries=None)
     with pytest.raises(ClientError):
         get(client)
     assert len(wire.requests) == 4

@@ -1,0 +1,1 @@
+"""Calls to DynamoDB: nothing in here knows of sessions."""
