@@ -122,7 +122,7 @@ class Endpoint:
         }
         if token:
             headers['x-amz-security-token'] = token
-        canonical = canonical_request('POST', self._path, '', headers, '')
+        canonical = canonical_request('POST', self._path, headers, '')
         before_date, before_hash = canonical.split(GAP)
         sent = {
             **{n: v for n, v in headers.items() if v is not GAP},

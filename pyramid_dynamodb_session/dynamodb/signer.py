@@ -24,37 +24,24 @@ TOLERATED_SKEW = 60
 
 
 def canonical_request(
-    method: str,
-    path: str,
-    query: str,
-    headers: Mapping[str, str],
-    payload_hash: str,
+    method: str, path: str, headers: Mapping[str, str], payload_hash: str
 ) -> str:
-    """What is signed of a request.
+    """What is signed of a request; DynamoDB's have no query.
 
     :param path: as it is in the URL, percent-encoded.
-    :param query: the same, without the question mark.
     :param headers: lower-case names; all of them are signed.
     :param payload_hash: SHA-256 of the body, hexadecimal.
     """
-    pairs = (pair.partition('=') for pair in query.split('&') if pair)
-    return '\n'.join(
-        [
-            method,
-            quote(normalize_url_path(path), safe='/~'),
-            '&'.join(
-                f'{name}={value}'
-                for name, value in sorted((n, v) for n, _, v in pairs)
-            ),
-            *(
-                f'{name}:{" ".join(headers[name].split())}'
-                for name in sorted(headers)
-            ),
-            '',
-            signed_headers(headers),
-            payload_hash,
-        ]
-    )
+    lines = [
+        method,
+        quote(normalize_url_path(path), safe='/~'),
+        '',
+        *(f'{n}:{" ".join(headers[n].split())}' for n in sorted(headers)),
+        '',
+        signed_headers(headers),
+        payload_hash,
+    ]
+    return '\n'.join(lines)
 
 
 def signed_headers(headers: Mapping[str, str]) -> str:
