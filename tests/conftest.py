@@ -20,6 +20,7 @@ from tests.chromium import chromium
 from tests.engines import engine_of
 from tests.proxy import FaultProxy
 from tests.servers import ROOT
+from tests.wire import Wire
 
 REGION = 'us-west-2'
 ACCESS_KEY = SECRET_KEY = 'testing'
@@ -265,3 +266,21 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Headless Chromium, one for all tests."""
     with chromium(tmp_path_factory.mktemp('chromium')) as driver:
         yield driver
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment that says nothing of proxies and certificates."""
+    for name in ('http_proxy', 'https_proxy', 'all_proxy', 'no_proxy'):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name in ('AWS_CA_BUNDLE', 'REQUESTS_CA_BUNDLE'):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch

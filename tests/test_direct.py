@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import ipaddress
 import json
 import logging
 import math
 import os
 import random
 import socket
-import ssl
 import threading
 import time
 import types
@@ -19,7 +17,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -37,16 +34,15 @@ from botocore.exceptions import (
     EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
-    ProxyConnectionError,
     ReadTimeoutError,
     ResponseStreamingError,
-    SSLError,
 )
 
 from pyramid_dynamodb_session.dynamodb import _http, _retries, direct
 from pyramid_dynamodb_session.dynamodb.direct import DirectClient
 from tests.conftest import ACCESS_KEY, SECRET_KEY
 from tests.proxy import LOSE_REPLY, RESET, FaultProxy, error, hang, malformed
+from tests.wire import Request, Wire, answer
 
 CREDENTIALS = Credentials(ACCESS_KEY, SECRET_KEY, 'token')
 KEY = {'SessionId': {'S': 'a'}}
@@ -83,97 +79,6 @@ def get(client: Any) -> Any:
     return client.get_item(TableName='t', Key=KEY)
 
 
-def answer(
-    body: bytes = b'{}', status: str = '200 OK', *headers: str
-) -> bytes:
-    lines = [f'HTTP/1.1 {status}', f'Content-Length: {len(body)}', *headers]
-    return '\r\n'.join([*lines, '', '']).encode() + body
-
-
-class Request:
-    def __init__(self, head: bytes, body: bytes, connection: int) -> None:
-        first, *lines = head.decode().split('\r\n')
-        self.target = first.split(' ')[1]
-        pairs = (line.split(': ', 1) for line in lines)
-        self.headers = {name.lower(): value for name, value in pairs}
-        self.body = body
-        self.connection = connection
-
-
-class Wire:
-    """A server that records what it is sent and gives prepared answers.
-
-    The last answer is given again and again; an empty one is silence, and
-    the end of the connection.
-    """
-
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.answers = [answer()]
-        self.requests: list[Request] = []
-        self.open: set[int] = set()
-        self.tls = tls
-        #: Called before each answer.
-        self.hook: Callable[[], object] = lambda: None
-        self._mutex = threading.Lock()
-        self._socket = socket.create_server(('127.0.0.1', 0), backlog=64)
-        self.port = self._socket.getsockname()[1]
-        scheme = 'https' if tls else 'http'
-        self.url = f'{scheme}://127.0.0.1:{self.port}'
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-
-    def _accept(self) -> None:
-        number = 0
-        while True:
-            try:
-                connection = self._socket.accept()[0]
-            except OSError:
-                return
-            number += 1
-            threading.Thread(
-                target=self._serve, args=(connection, number), daemon=True
-            ).start()
-
-    def _serve(self, connection: socket.socket, number: int) -> None:
-        self.open.add(number)
-        try:
-            if self.tls:
-                connection = self.tls.wrap_socket(connection, server_side=True)
-            with connection, connection.makefile('rb') as stream:
-                while self._serve_one(connection, stream, number):
-                    pass
-        except OSError:
-            pass  # the client went away, or doesn't trust us
-        self.open.discard(number)
-
-    def _serve_one(self, connection: Any, stream: Any, number: int) -> bool:
-        lines = []
-        while (line := stream.readline().rstrip(b'\r\n')) != b'':
-            lines.append(line)
-        if not lines:
-            return False
-        request = Request(b'\r\n'.join(lines), b'', number)
-        request.body = stream.read(int(request.headers['content-length']))
-        self.hook()
-        with self._mutex:
-            self.requests.append(request)
-            reply = self.answers[0]
-            if len(self.answers) > 1:
-                del self.answers[0]
-        connection.sendall(reply)
-        return reply != b'' and b'Connection: close' not in reply
-
-
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    wire = Wire()
-    yield wire
-    wire.close()
-
-
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that would have been slept between attempts."""
@@ -182,17 +87,6 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(direct, 'time', clock)
     monkeypatch.setattr(botocore.endpoint, 'time', clock)
     return pauses
-
-
-@pytest.fixture
-def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment that says nothing of proxies and certificates."""
-    for name in ('http_proxy', 'https_proxy', 'all_proxy', 'no_proxy'):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    for name in ('AWS_CA_BUNDLE', 'REQUESTS_CA_BUNDLE'):
-        monkeypatch.delenv(name, raising=False)
-    return monkeypatch
 
 
 # The same as boto3, on a real engine
@@ -826,143 +720,6 @@ def test_a_connection_in_use_during_a_fork_stays_the_parents(
     assert os.waitpid(child, 0)[1] == 0
     get(client)
     assert {request.connection for request in wire.requests} == {1}
-
-
-# Certificates and proxies
-
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for 127.0.0.1, and its key."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, 'test')])
-    address = x509.IPAddress(ipaddress.ip_address('127.0.0.1'))
-    now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), False)
-        .add_extension(x509.BasicConstraints(True, None), True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(
-        pem,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path = tmp_path_factory.mktemp('tls') / 'bundle.pem'
-    path.write_bytes(certificate.public_bytes(pem) + private)
-    return path
-
-
-@pytest.fixture
-def secure(bundle: Path, environ: pytest.MonkeyPatch) -> Iterator[Wire]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(bundle)
-    context.set_alpn_protocols(['h2', 'http/1.1'])
-    wire = Wire(context)
-    yield wire
-    wire.close()
-
-
-def test_an_unknown_certificate_is_refused(secure: Wire) -> None:
-    with pytest.raises(SSLError, match=secure.url):
-        get(direct_client(secure.url))
-    assert secure.requests == []
-
-
-def test_a_bundle_is_trusted(secure: Wire, bundle: Path) -> None:
-    client = direct_client(secure.url, ca_bundle=str(bundle))
-    get(client)
-    get(client)
-    assert {request.connection for request in secure.requests} == {1}
-
-
-@pytest.mark.parametrize('name', ['AWS_CA_BUNDLE', 'REQUESTS_CA_BUNDLE'])
-def test_a_bundle_from_the_environment(
-    secure: Wire, bundle: Path, environ: pytest.MonkeyPatch, name: str
-) -> None:
-    environ.setenv(name, str(bundle))
-    get(direct_client(secure.url))
-    assert secure.requests
-
-
-def test_a_certificate_for_another_host(secure: Wire, bundle: Path) -> None:
-    url = secure.url.replace('127.0.0.1', 'localhost')
-    with pytest.raises(SSLError, match='localhost'):
-        get(direct_client(url, ca_bundle=str(bundle)))
-    assert secure.requests == []
-
-
-def test_a_missing_bundle(secure: Wire, tmp_path: Path) -> None:
-    with pytest.raises(SSLError):
-        get(direct_client(secure.url, ca_bundle=str(tmp_path / 'none')))
-    assert secure.requests == []
-
-
-def test_a_proxy_from_the_environment(
-    wire: Wire, environ: pytest.MonkeyPatch
-) -> None:
-    environ.setenv('http_proxy', f'http://user:key@127.0.0.1:{wire.port}')
-    get(direct_client('http://dynamodb.invalid'))
-    (request,) = wire.requests
-    assert request.target == 'http://dynamodb.invalid/'
-    assert 'proxy-authorization' in request.headers
-    assert request.headers['authorization'].endswith(
-        botocore_signature(request, request.target, CREDENTIALS)
-    )
-
-
-def test_a_proxy_behind_tls(
-    secure: Wire, bundle: Path, environ: pytest.MonkeyPatch
-) -> None:
-    environ.setenv('http_proxy', secure.url)
-    get(direct_client('http://dynamodb.invalid', ca_bundle=str(bundle)))
-    assert secure.requests[0].target == 'http://dynamodb.invalid/'
-    with pytest.raises(BotoCoreError):
-        get(direct_client('http://dynamodb.invalid'))
-    assert len(secure.requests) == 1
-
-
-def test_a_configured_proxy_goes_before_the_environment(
-    wire: Wire, environ: pytest.MonkeyPatch
-) -> None:
-    environ.setenv('no_proxy', 'dynamodb.invalid')
-    get(direct_client('http://dynamodb.invalid', proxies={'http': wire.url}))
-    assert wire.requests[0].target == 'http://dynamodb.invalid/'
-
-
-@pytest.mark.parametrize('by_environment', [True, False])
-def test_hosts_that_need_no_proxy(
-    wire: Wire, environ: pytest.MonkeyPatch, by_environment: bool
-) -> None:
-    environ.setenv('http_proxy', 'http://127.0.0.1:1')
-    if by_environment:
-        environ.setenv('no_proxy', '127.0.0.1')
-    get(direct_client(wire.url, proxies=None if by_environment else {}))
-    assert wire.requests[0].target == '/'
-
-
-@pytest.mark.parametrize('host', ['127.0.0.1:1', 'proxy.invalid:1'])
-@pytest.mark.parametrize('scheme', ['http', 'https'])
-def test_a_proxy_that_is_away(
-    environ: pytest.MonkeyPatch, host: str, scheme: str
-) -> None:
-    environ.setenv(f'{scheme}_proxy', f'http://htt:p@{host}')
-    with pytest.raises(ProxyConnectionError) as caught:
-        get(direct_client(f'{scheme}://dynamodb.invalid'))
-    assert f'"http://{host}"' in str(caught.value)
-    assert 'htt:p@' not in str(caught.value) + repr(caught.value.kwargs)
 
 
 # Credentials

@@ -29,7 +29,7 @@ from tests.conftest import ACCESS_KEY, REGION, SECRET_KEY
 from tests.fuzz import targets
 from tests.interposed import Interposed
 from tests.small_app import SmallApp, count, read
-from tests.test_direct import Wire, answer
+from tests.wire import Wire, answer
 
 CORPUS = Path(__file__).parent / 'fuzz' / 'corpus'
 

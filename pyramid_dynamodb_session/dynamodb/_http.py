@@ -141,6 +141,10 @@ class _Stream(io.BufferedReader):
     def close(self) -> None:
         pass
 
+    def flush(self) -> None:
+        # An `HTTPResponse` does so when it is collected, maybe after this.
+        pass
+
     def is_exhausted(self) -> bool:
         """Whether all that has been received so far has been read."""
         self.raw.stop_receiving()
