@@ -19,6 +19,8 @@ HEAD = re.compile(
     rb'((?:[!-9;-~]+:[^\r\n]*\r\n)+)\r\n'
 )
 
+LENGTH = re.compile('[0-9]{1,18}')
+
 #: Gives the next bytes, any number of them, and none at the end.
 Receive = Callable[[], bytes]
 
@@ -49,7 +51,7 @@ def read_response(first: bytes, receive: Receive) -> Response:
     length = headers.get('content-length', '')
     if (
         'transfer-encoding' in headers
-        or not (length.isascii() and length.isdecimal())
+        or LENGTH.fullmatch(length) is None
         or len(headers) != len(lines) - 1
     ):
         return _read_unusual(first, receive)
