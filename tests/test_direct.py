@@ -790,3 +790,68 @@ def test_a_client_that_says_nothing_of_retries(
     with pytest.raises(ClientError):
         get(client)
     assert len(wire.requests) == 4
+
+
+# A clock that is off
+
+
+def refusal(code: str, date: str) -> bytes:
+    body = {'__type': f'com.amazon.coral.service#{code}', 'message': 'm'}
+    status = '400 Bad Request'
+    return answer(json.dumps(body).encode(), status, f'Date: {date}')
+
+
+def in_an_hour() -> str:
+    now = datetime.now(timezone.utc)
+    return format_datetime(now + timedelta(hours=1), usegmt=True)
+
+
+def dates(wire: Wire) -> list[datetime]:
+    """When the requests say they were signed."""
+    return [
+        datetime.strptime(
+            request.headers['x-amz-date'] + '+0000', '%Y%m%dT%H%M%SZ%z'
+        )
+        for request in wire.requests
+    ]
+
+
+def test_a_refusal_tells_the_time(wire: Wire, pauses: list[float]) -> None:
+    refused = refusal('InvalidSignatureException', in_an_hour())
+    wire.answers = [refused, answer()]
+    client = direct_client(wire.url)
+    assert get(client)['ResponseMetadata']['RetryAttempts'] == 1
+    assert get(client)['ResponseMetadata']['RetryAttempts'] == 0
+    first, *later = dates(wire)
+    for date in later:
+        assert date - first > timedelta(minutes=55)
+    for request in wire.requests:
+        assert request.headers['authorization'].endswith(
+            botocore_signature(request, wire.url, CREDENTIALS)
+        )
+
+
+def test_the_last_attempt_learns_too(wire: Wire) -> None:
+    refused = refusal('InvalidSignatureException', in_an_hour())
+    wire.answers = [refused, answer()]
+    client = direct_client(wire.url, retries={'total_max_attempts': 1})
+    with pytest.raises(ClientError, match='InvalidSignature'):
+        get(client)
+    get(client)
+    first, second = dates(wire)
+    assert second - first > timedelta(minutes=55)
+
+
+def test_a_wrong_key_is_not_blamed_on_the_clock(wire: Wire) -> None:
+    now = format_datetime(datetime.now(timezone.utc), usegmt=True)
+    wire.answers = [refusal('InvalidSignatureException', now)]
+    with pytest.raises(ClientError, match='InvalidSignature'):
+        get(direct_client(wire.url))
+    assert len(wire.requests) == 1
+
+
+def test_another_error_tells_no_time(wire: Wire, pauses: list[float]) -> None:
+    wire.answers = [refusal('ThrottlingException', in_an_hour()), answer()]
+    get(direct_client(wire.url))
+    first, second = dates(wire)
+    assert second - first < timedelta(minutes=5)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 #: Bytes. DynamoDB answers no call with more than 16 MB.
 LONGEST_REPLY = 16 * 1024 * 1024
+#: Bytes that may come on top of that: headers, and the sizes of chunks.
+LONGEST_FRAMING = 1024 * 1024
 #: Responses such as ``100 Continue`` that may come before the final one.
 MOST_INTERIM = 8
 
@@ -100,7 +102,10 @@ def _read_body(
 def _read_unusual(first: bytes, receive: Receive) -> Response:
     response = read_head(first, receive)
     stream: Any = response.fp
-    body = response.read(LONGEST_REPLY + 1)
+    try:
+        body = response.read(LONGEST_REPLY + 1)
+    except ValueError as error:
+        raise HTTPException(f'a garbled reply: {error}') from None
     if len(body) > LONGEST_REPLY:
         raise HTTPException(f'a reply of more than {LONGEST_REPLY} bytes')
     if response.length:
@@ -120,6 +125,7 @@ class _Bytes(io.RawIOBase):
     def __init__(self, first: bytes, receive: Receive) -> None:
         self._rest = first
         self._receive = receive
+        self._allowed = LONGEST_REPLY + LONGEST_FRAMING
 
     def readable(self) -> bool:
         return True
@@ -129,6 +135,9 @@ class _Bytes(io.RawIOBase):
         size = min(len(data), len(buffer))
         buffer[:size] = data[:size]
         self._rest = data[size:]
+        self._allowed -= size
+        if self._allowed < 0:
+            raise HTTPException('a reply without end')
         return size
 
     def stop_receiving(self) -> None:
