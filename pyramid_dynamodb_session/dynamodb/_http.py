@@ -104,7 +104,8 @@ def _read_unusual(first: bytes, receive: Receive) -> Response:
     stream: Any = response.fp
     try:
         body = response.read(LONGEST_REPLY + 1)
-    except ValueError as error:
+    except (OverflowError, ValueError) as error:
+        # the size of a chunk
         raise HTTPException(f'a garbled reply: {error}') from None
     if len(body) > LONGEST_REPLY:
         raise HTTPException(f'a reply of more than {LONGEST_REPLY} bytes')
