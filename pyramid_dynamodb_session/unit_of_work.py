@@ -190,6 +190,14 @@ class UnitOfWork:
         self._must_save = True
         return self._record
 
+    def set_owner(self, owner: str | None) -> None:
+        """Store whose session it is, hashed; None for nobody."""
+        self.write()
+        hashed = None if owner is None else self._store.hashed_owner(owner)
+        if hashed != self._record.owner:
+            self._record.owner = hashed
+            self._must_save = True
+
     def must_move(self) -> None:
         """Store it under a new id, and end the old one."""
         self.write()
