@@ -435,6 +435,23 @@ def test_purging(settings: dict[str, str]) -> None:
 # -- words that must not drift -------------------------------------------
 
 
+def test_the_readme_gives_the_defaults_of_six_settings() -> None:
+    text = page('README').path.read_text()
+    rows = re.findall(r"^``(\w+)`` +(``\S+``|boto3's|none|by )", text, re.M)
+    settings = session_factory_from_settings(
+        {'dynamodb_session.region': 'us-west-2'}
+    ).settings
+    assert len(rows) == 6
+    for name, default in rows:
+        value = getattr(settings, name)
+        if default.startswith('``'):
+            assert str(value).lower() == default.strip('`')
+
+
+def test_the_readme_is_short() -> None:
+    assert len(page('README').path.read_text().splitlines()) <= 100
+
+
 def test_each_message_explained_is_one_of_the_code() -> None:
     said = constants(ROOT / 'pyramid_dynamodb_session')
     text = page('troubleshooting').path.read_text()
@@ -455,12 +472,11 @@ def constants(package: Path) -> str:
 
 
 def test_the_operations_of_the_policy_are_those_that_are_called() -> None:
-    """Each page that shows the runtime's policy shows the same one."""
-    readme = json.loads(page('README').blocks['json'][0])
+    """Both policies of the runtime allow the same."""
     runtime, deployer, by_application = map(
         json.loads, page('permissions').blocks['json']
     )
-    assert actions(readme) == actions(runtime) == actions(by_application)
+    assert actions(runtime) == actions(by_application)
     assert 'dynamodb:CreateTable' in actions(deployer)
 
 
