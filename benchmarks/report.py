@@ -563,7 +563,8 @@ def request_rate(data: Any) -> str:
 
     return (
         f'**Throughput:** with {clients} clients and threads, and a store '
-        'that answers in 2 ms, one process serves so many such requests a second: '
+        'that answers in 2 ms, one process serves so many such requests a '
+        'second: '
         + ' and '.join(
             f'{of(name):,.0f} over {transport(name)}' for name in ours
         )

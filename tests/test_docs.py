@@ -17,12 +17,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from fnmatch import fnmatchcase
+from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from pyramid.interfaces import ISessionFactory
+from pyramid.response import Response
+from pyramid.testing import DummyRequest
 from webtest import TestApp
 
 from pyramid_dynamodb_session import (
@@ -36,6 +39,7 @@ from pyramid_dynamodb_session.store.item import (
     item_size,
 )
 from tests.browser import Browser
+from tests.chromium import chromium
 from tests.docs_pages import PAGE, PAGES, ROOT, Page, page, parse_ini
 from tests.proxy import FaultProxy
 from tests.servers import Server
@@ -298,6 +302,51 @@ def test_a_wrong_password_is_no_login(settings: dict[str, str]) -> None:
     assert browser.get('/account').json == {'name': None}
 
 
+# -- migration -----------------------------------------------------------
+
+
+def old_cookie(n: int) -> str:
+    """The cookie of a session that the old factory has signed."""
+    factory = sys.modules['shop'].old_session_factory  # type: ignore[attr-defined]
+    response = Response()
+    session = factory(DummyRequest())
+    session['n'] = n
+    session.accessed -= 60
+    session._set_cookie(response)
+    (morsel,) = SimpleCookie(response.headers['Set-Cookie']).values()
+    return str(morsel.value)
+
+
+def test_sessions_in_cookies_are_carried_over(
+    settings: dict[str, str],
+) -> None:
+    (given,) = page('from-cookies').settings()
+    name = 'dynamodb_session.cookie_name'
+    app = both('from-cookies', 'index').app(settings | {name: given[name]})
+    browser = TestApp(app)
+    browser.set_cookie('session', old_cookie(5))
+    answer = browser.get('/cart')
+    assert answer.json == {'n': 6}
+    new, removed = sorted(answer.headers.getall('Set-Cookie'), key=len)[::-1]
+    assert new.startswith('sid=')
+    assert removed.startswith('session=; Max-Age=0;')
+
+    afterwards = TestApp(app)
+    afterwards.set_cookie('sid', browser.cookies['sid'])
+    assert afterwards.get('/cart').json == {'n': 7}
+
+
+def test_a_session_that_has_begun_is_not_overwritten_by_an_old_one(
+    settings: dict[str, str],
+) -> None:
+    name = 'dynamodb_session.cookie_name'
+    app = both('from-cookies', 'index').app(settings | {name: 'sid'})
+    browser = TestApp(app)
+    browser.get('/cart')
+    browser.set_cookie('session', old_cookie(5))
+    assert browser.get('/cart').json == {'n': 2}
+
+
 # -- failures and other packages -----------------------------------------
 
 
@@ -434,6 +483,49 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
 def test_purging(settings: dict[str, str]) -> None:
     operations = page('operations')
     assert operations.run().purge(operations.app(settings).registry) == 0
+
+
+# -- cost ----------------------------------------------------------------
+
+CALCULATED = {
+    'exclusive': 50,
+    'read_only': 150,
+    'optimistic': 10,
+    'touched': 20,
+    'size': 4.5,
+    'created': 0,
+    'regenerated': 0,
+}
+
+
+def test_the_calculator_has_the_units_of_the_page_on_cost(
+    tmp_path: Path,
+) -> None:
+    static = ROOT / 'docs/_static'
+    form = tmp_path / 'calculator.html'
+    form.write_text((static / 'calculator.html').read_text())
+    (tmp_path / '_static').mkdir()
+    script = tmp_path / '_static/calculator.js'
+    script.write_text((static / 'calculator.js').read_text())
+    with chromium(tmp_path / 'profile') as driver:
+        driver.get(form.as_uri())
+        for name, value in CALCULATED.items():
+            field = driver.find_element('name', name)
+            field.clear()
+            field.send_keys(str(value))
+        shown = {
+            name: driver.find_element('name', name).text
+            for name in ('writes', 'reads', 'month')
+        }
+    given = {k: CALCULATED[k] for k in list(CALCULATED)[:4]}
+    writes, reads = page('cost').run().units(4.5 * 1024, **given)
+    month = 730 * 3600 * (writes * 0.625 + reads * 0.125) / 1e6
+    storage = 4.5 * 100_000 / 1e6 * 0.25
+    assert shown == {
+        'writes': f'{writes:,}',
+        'reads': f'{reads:,}',
+        'month': f'{month + storage:,.2f}',
+    }
 
 
 # -- words that must not drift -------------------------------------------
