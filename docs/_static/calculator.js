@@ -40,8 +40,11 @@ function calculate(form) {
   const found = isRight ? sessionCost(given) : {};
   for (const output of form.querySelectorAll('output')) {
     const value = found[output.name];
-    output.value = value === undefined ? '–' : value.toLocaleString(
-      'en', {maximumFractionDigits: output.name === 'month' ? 2 : 1});
+    const digits = output.name === 'month'
+      ? {minimumFractionDigits: 2, maximumFractionDigits: 2}
+      : {maximumFractionDigits: 1};
+    output.value = value === undefined
+      ? '–' : value.toLocaleString('en', digits);
   }
 }
 
