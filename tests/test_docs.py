@@ -19,6 +19,7 @@ from contextlib import closing, contextmanager
 from fnmatch import fnmatchcase
 from http.cookies import SimpleCookie
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,6 +46,7 @@ from tests.proxy import FaultProxy
 from tests.servers import Server
 from tests.together import together, wait_until
 
+RESULTS = 'docs/_static/benchmarks/results.json'
 every_page = pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
 
 
@@ -526,6 +528,33 @@ def test_the_calculator_has_the_units_of_the_page_on_cost(
         'reads': f'{reads:,}',
         'month': f'{month + storage:,.2f}',
     }
+
+
+# -- figures that must not drift -----------------------------------------
+
+#: The rows of the comparison, and whose figures they give.
+COMPARED = {
+    'this package, ``exclusive``, over boto3': 'boto3',
+    '``SignedCookieSessionFactory``': 'cookie',
+    'pyramid_session_redis 1.8': 'redis',
+    'pyramid_dynamodb_sessions 0.1.3': 'luhn',
+    'Flask-Session 0.8 with DynamoDB': 'flask',
+}
+
+
+@pytest.mark.parametrize('row', COMPARED)
+def test_the_comparison_has_the_figures_of_the_benchmarks(row: str) -> None:
+    name = COMPARED[row]
+    results = json.loads((ROOT / RESULTS).read_text())
+    kept = [
+        done['survived'] for done in results['survival']['data'][name].values()
+    ]
+    batches = results['cpu']['data'][name]['read+write']
+    cpu = median(median(batch) for batch in batches)
+    text = page('why').path.read_text()
+    _, *cells = text[text.index(f'* - {row}\n') :].split('\n      - ')[:4]
+    numbers = sorted({min(kept), max(kept)})
+    assert cells[1:] == [' to '.join(map(str, numbers)), f'{cpu:,.0f}']
 
 
 # -- words that must not drift -------------------------------------------
