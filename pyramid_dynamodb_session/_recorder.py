@@ -1,4 +1,8 @@
-"""What one request did with its session, for the subscribers to events."""
+"""What one request does with its session, recorded for who listens to it.
+
+The events that an application subscribes to are in
+:mod:`~pyramid_dynamodb_session.events`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ class RecordedEvent(NamedTuple):
     kind: type[SessionEvent]
     seconds: float
     calls: int
+    attributes: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +43,55 @@ class SessionSnapshot:
 
 
 class Recorder:
-    """Notes what one request does with its session, and tells the others.
+    """Records nothing: nobody listens.
 
-    There is one only where somebody subscribed.
-
-    :param request: whose registry the events go to.
+    :param request_line: returns the method and the path of the request, for
+        messages that are logged.
     """
 
-    def __init__(self, request: Any) -> None:
-        self._request = request
+    listens = False
+
+    def __init__(self, request_line: Callable[[], str] = str) -> None:
+        self.request_line = request_line
+
+    def record_call(self, call: Call) -> None:
+        """A call to DynamoDB was made."""
+
+    def record_event(
+        self, kind: type[SessionEvent], seconds: float = 0, **attributes: Any
+    ) -> None:
+        """Something happened; subscribers hear of it from :meth:`notify`."""
+
+    def record_snapshot(self, snapshot: SessionSnapshot) -> None:
+        """A session was read, or is to be written."""
+
+    def record_renewals(self, number: int) -> None:
+        """The lock was renewed so often until it was given back."""
+
+    def record_error(self, message: str) -> None:
+        """The session could not be loaded, or saved."""
+
+    def notify(self) -> None:
+        """Notify the subscribers of what has happened since."""
+
+    def close(self) -> None:
+        """The request has ended."""
+
+
+class RequestRecorder(Recorder):
+    """Records what one request does, and notifies subscribers of events.
+
+    :param request: returns the request, whose registry is notified, or None.
+    """
+
+    listens = True
+
+    def __init__(
+        self, request_line: Callable[[], str], request: Callable[[], Any]
+    ) -> None:
+        super().__init__(request_line)
+        self._request: Callable[[], Any] | None = request
+        self._notified = 0
         self.calls: list[Call] = []
         self.events: list[RecordedEvent] = []
         self.snapshots: list[SessionSnapshot] = []
@@ -55,22 +100,42 @@ class Recorder:
         #: why the session could not be loaded, or saved
         self.error = ''
 
-    def notify(self, event: type[SessionEvent], seconds: float = 0) -> None:
-        """Notify the subscribers of `event`.
+    def record_call(self, call: Call) -> None:
+        self.calls.append(call)
 
-        They watch and do not interfere: what one of them raises is logged,
-        or it would keep locks from being given back.
-        """
-        if self._request is None:
-            return
-        self.events.append(RecordedEvent(event, seconds, len(self.calls)))
-        try:
-            self._request.registry.notify(
-                event(self._request, seconds, tuple(self.calls))
+    def record_snapshot(self, snapshot: SessionSnapshot) -> None:
+        self.snapshots.append(snapshot)
+
+    def record_event(
+        self, kind: type[SessionEvent], seconds: float = 0, **attributes: Any
+    ) -> None:
+        self.events.append(
+            RecordedEvent(kind, seconds, len(self.calls), attributes)
+        )
+
+    def record_renewals(self, number: int) -> None:
+        self.renewals += number
+
+    def record_error(self, message: str) -> None:
+        self.error = message
+
+    def notify(self) -> None:
+        """What a subscriber raises is logged, and harms no request."""
+        while self._notified < len(self.events):
+            kind, seconds, calls, attributes = self.events[self._notified]
+            self._notified += 1
+            request = self._request and self._request()
+            if request is None:
+                continue
+            event = kind(
+                request, seconds, tuple(self.calls[:calls]), **attributes
             )
-        except Exception:
-            log.exception('a subscriber to %s has failed', event.__name__)
+            try:
+                request.registry.notify(event)
+            except Exception:
+                log.exception('a subscriber to %s has failed', kind.__name__)
 
     def close(self) -> None:
-        """The request has ended: let go of it."""
+        """Let go of the request."""
+        self.notify()
         self._request = None

@@ -1,4 +1,4 @@
-"""What happens to sessions, for those who count: Pyramid events.
+"""What happens to sessions, as Pyramid events: to collect metrics.
 
 None of them carries an id or data. Subscribe to :class:`SessionEvent` for
 all, or to one of its subclasses.
@@ -46,8 +46,14 @@ class LockTaken(SessionEvent):
     """The session is locked, and loaded; ``seconds`` with all waiting."""
 
 
+@dataclasses.dataclass(frozen=True)
 class LockWaited(SessionEvent):
-    """The lock was not free at once; ``seconds`` is the wait."""
+    """The lock was not free at once; ``seconds`` is the wait.
+
+    ``queue_length`` is how many requests of this process were before it.
+    """
+
+    queue_length: int = 0
 
 
 class LockTakenOver(SessionEvent):

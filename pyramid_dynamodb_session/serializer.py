@@ -21,6 +21,9 @@ class JSONSerializer:
     _utf8 = json.JSONEncoder(ensure_ascii=False, separators=(',', ':'))
     _ascii = json.JSONEncoder(separators=(',', ':'))
 
+    def __repr__(self) -> str:
+        return 'JSONSerializer()'
+
     def dumps(self, obj: Any) -> bytes:
         """Serialize; TypeError or ValueError for what JSON can't say."""
         try:

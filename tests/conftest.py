@@ -9,20 +9,24 @@ import uuid
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-import boto3
 import hypothesis
 import pytest
-from botocore.config import Config
 
 from pyramid_dynamodb_session import local
 from pyramid_dynamodb_session.curl import CurlClient
-from tests.chromium import chromium
-from tests.engines import engine_of
-from tests.proxy import FaultProxy
-from tests.servers import ROOT
-
-REGION = 'us-west-2'
-ACCESS_KEY = SECRET_KEY = 'testing'
+from tests.support.aws import (
+    ACCESS_KEY,
+    REGION,
+    SECRET_KEY,
+    boto3_session,
+    create_table,
+    hide_aws_settings,
+    make_client,
+)
+from tests.support.chromium import chromium
+from tests.support.engines import engine_of
+from tests.support.proxy import FaultProxy
+from tests.support.servers import ROOT
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -68,27 +72,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if 'soak' not in given:
         rest = 'not soak'
         config.option.markexpr = f'({given}) and {rest}' if given else rest
-    keep_the_machine_out()
+    hide_aws_settings()
+    # child processes find the demo and the tests, installed here or not
+    os.environ['PYTHONPATH'] = str(ROOT)
     # the same examples each time: the fuzzers look for new ones
     hypothesis.settings.register_profile('repeatable', derandomize=True)
     hypothesis.settings.load_profile('repeatable')
-
-
-def keep_the_machine_out() -> None:
-    """Hide this machine's AWS settings from this process and its children."""
-    for name in [name for name in os.environ if name.startswith('AWS_')]:
-        del os.environ[name]
-    os.environ.update(
-        AWS_ACCESS_KEY_ID=ACCESS_KEY,
-        AWS_SECRET_ACCESS_KEY=SECRET_KEY,
-        AWS_CONFIG_FILE=os.devnull,
-        AWS_SHARED_CREDENTIALS_FILE=os.devnull,
-        AWS_EC2_METADATA_DISABLED='true',
-        # children find the demo and the tests, installed here or not
-        PYTHONPATH=str(ROOT),
-        NO_PROXY='127.0.0.1,localhost',
-        no_proxy='127.0.0.1,localhost',
-    )
 
 
 def pytest_collection_modifyitems(
@@ -151,21 +140,8 @@ def engine(endpoint: str) -> str:
 @pytest.fixture(scope='session')
 def client(endpoint: str, pytestconfig: pytest.Config) -> Any:
     """A client that goes straight to the engine."""
-    session = boto3.Session(
-        region_name=REGION,
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-    )
-    client = session.client(
-        'dynamodb',
-        endpoint_url=endpoint,
-        config=Config(
-            connect_timeout=1,
-            read_timeout=5,
-            max_pool_connections=50,
-            retries={'mode': 'standard', 'total_max_attempts': 3},
-        ),
-    )
+    session = boto3_session()
+    client = make_client(session, endpoint)
     if pytestconfig.getoption('transport') == 'curl':
         return CurlClient(client, session.get_credentials())
     return client
@@ -175,17 +151,7 @@ def client(endpoint: str, pytestconfig: pytest.Config) -> Any:
 def table(client: Any) -> Iterator[str]:
     """The name of the table that all tests share."""
     name = f'Sessions-{uuid.uuid4().hex[:8]}'
-    client.create_table(
-        TableName=name,
-        KeySchema=[{'AttributeName': 'SessionId', 'KeyType': 'HASH'}],
-        AttributeDefinitions=[
-            {'AttributeName': 'SessionId', 'AttributeType': 'S'}
-        ],
-        BillingMode='PAY_PER_REQUEST',
-    )
-    client.get_waiter('table_exists').wait(
-        TableName=name, WaiterConfig={'Delay': 1}
-    )
+    create_table(client, name, ('SessionId', 'HASH', 'S'))
     yield name
     client.delete_table(TableName=name)
 

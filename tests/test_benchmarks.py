@@ -15,8 +15,8 @@ from pyramid.events import NewRequest
 from pyramid.request import Request
 
 from benchmarks import report
-from tests.servers import ROOT
-from tests.wsgi_app import main
+from tests.apps.wsgi_app import main
+from tests.support.servers import ROOT
 
 IMPORT = """
 import sys, pyramid_dynamodb_session
@@ -73,7 +73,7 @@ def test_a_request_leaves_nothing_to_the_garbage_collector(
     )
     gc.disable()
     try:
-        for path in ('/increment', '/read', '/none'):
+        for path in ('/count', '/read', '/none'):
             Request.blank(path).get_response(app)
     finally:
         gc.enable()

@@ -48,8 +48,15 @@ from pyramid.exceptions import ConfigurationError
 
 from pyramid_dynamodb_session import curl as room
 from pyramid_dynamodb_session.curl import CurlClient
-from tests.conftest import ACCESS_KEY, SECRET_KEY
-from tests.proxy import LOSE_REPLY, RESET, FaultProxy, error, hang, malformed
+from tests.support.aws import ACCESS_KEY, SECRET_KEY
+from tests.support.proxy import (
+    LOSE_REPLY,
+    RESET,
+    FaultProxy,
+    error,
+    hang,
+    malformed,
+)
 
 pycurl = pytest.importorskip('pycurl')
 

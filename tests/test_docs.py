@@ -39,12 +39,12 @@ from pyramid_dynamodb_session.store.item import (
     hash_key,
     item_size,
 )
-from tests.browser import Browser
-from tests.chromium import chromium
-from tests.docs_pages import PAGE, PAGES, ROOT, Page, page, parse_ini
-from tests.proxy import FaultProxy
-from tests.servers import Server
-from tests.together import together, wait_until
+from tests.support.browser import Browser
+from tests.support.chromium import chromium
+from tests.support.docs_pages import PAGE, PAGES, ROOT, Page, page, parse_ini
+from tests.support.proxy import FaultProxy
+from tests.support.servers import Server
+from tests.support.together import together, wait_until
 
 RESULTS = 'docs/_static/benchmarks/results.json'
 every_page = pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
@@ -101,7 +101,9 @@ def test_settings_in_code(settings: dict[str, str]) -> None:
 # -- the tutorial --------------------------------------------------------
 
 
-def test_the_cart_of_the_tutorial_survives_the_race(tmp_path: Path) -> None:
+def test_parallel_requests_lose_nothing_from_the_tutorials_cart(
+    tmp_path: Path,
+) -> None:
     with tutorial(tmp_path) as race:
         printed = subprocess.run(
             [sys.executable, race],
@@ -213,7 +215,7 @@ def test_the_documented_attempts_are_enough(
 def streaming(settings: dict[str, str], a_session: str) -> Iterator[Browser]:
     """A browser that has a session, at a server of the page's views."""
     given = settings | {PAGE: 'streaming'}
-    with Server(given, app='tests.docs_pages:main') as server:
+    with Server(given, app='tests.support.docs_pages:main') as server:
         yield Browser(server.url, {'session': a_session})
 
 

@@ -19,16 +19,17 @@ from pyramid.exceptions import ConfigurationError
 from webob import Response
 
 from pyramid_dynamodb_session import DynamoDBSessionStore, SessionError
+from pyramid_dynamodb_session._recorder import Recorder
 from pyramid_dynamodb_session.cookie import SessionCookie
 from pyramid_dynamodb_session.dynamodb.calls import cancellation_codes
 from pyramid_dynamodb_session.dynamodb.client import client_from_settings
-from pyramid_dynamodb_session.events import Recorder
 from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.store.item import SessionRecord
-from tests.conftest import ACCESS_KEY, REGION, SECRET_KEY
+from tests.apps.small_app import SmallApp
+from tests.apps.views import count, read
 from tests.fuzz import targets
-from tests.interposed import Interposed
-from tests.small_app import SmallApp, count, read
+from tests.support.aws import ACCESS_KEY, REGION, SECRET_KEY
+from tests.support.clients import Interposed
 from tests.test_curl import Wire, answer
 
 CORPUS = Path(__file__).parent / 'fuzz' / 'corpus'

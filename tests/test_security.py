@@ -38,16 +38,17 @@ from pyramid_dynamodb_session import (
     SessionTooLarge,
 )
 from pyramid_dynamodb_session.cookie import SessionCookie
-from pyramid_dynamodb_session.dynamodb.table import policy
 from pyramid_dynamodb_session.events import SessionEvent
 from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.store.encryption import Cipher
 from pyramid_dynamodb_session.store.item import ITEM_LIMIT, hash_key
+from pyramid_dynamodb_session.store.policy import policy
 from pyramid_dynamodb_session.toolbar import Notes
-from tests.docs_pages import ROOT
-from tests.proxy import LOSE_REPLY, FaultProxy, error
-from tests.small_app import PREFIX, SmallApp, count, read, session_id
-from tests.together import together, wait_until
+from tests.apps.small_app import PREFIX, SmallApp, session_id
+from tests.apps.views import count, read
+from tests.support.docs_pages import ROOT
+from tests.support.proxy import LOSE_REPLY, FaultProxy, error
+from tests.support.together import together, wait_until
 
 FIRST, SECOND = 'first-' + 'f' * 32, 'second-' + 's' * 32
 KEY, OTHER_KEY = 'k' * 43, 'K' * 43
@@ -280,7 +281,7 @@ def test_ids_are_256_random_bits(make_app: MakeApp) -> None:
 
 @pytest.mark.parametrize('end', [log_out, log_in])
 @pytest.mark.parametrize('state', ['exclusive', 'optimistic'])
-def test_old_id_is_dead_before_the_response_also_if_its_reply_is_lost(
+def test_old_id_ends_before_the_response_even_if_the_reply_is_lost(
     end: Any, state: str, make_app: MakeApp, proxy: FaultProxy
 ) -> None:
     app = make_app(session_state=state)
@@ -332,7 +333,7 @@ def test_parallel_request_can_not_bring_the_old_id_back(
     assert store.get_item(ID) is None
 
 
-def test_request_that_waits_for_a_dying_session_gets_an_empty_one(
+def test_request_that_waits_for_a_removed_session_gets_an_empty_one(
     make_app: MakeApp, proxy: FaultProxy
 ) -> None:
     app = make_app()
@@ -911,7 +912,7 @@ def test_documented_policy_is_enough_and_no_more_than_enough(
     }
 
 
-def test_policy_of_one_application_shuts_out_the_others(
+def test_policy_of_one_application_denies_the_others(
     client: Any, settings: dict[str, str]
 ) -> None:
     for allowed in (

@@ -29,7 +29,8 @@ from pyramid_dynamodb_session import (
     SessionStoreUnavailable,
     SessionTooLarge,
 )
-from tests.small_app import CountingClient
+from pyramid_dynamodb_session.unit_of_work import UnitOfWork
+from tests.support.clients import CountingClient
 
 Open = Callable[..., DynamoDBSession]
 
@@ -51,12 +52,19 @@ def store(
     return store
 
 
+class OpenedSession(DynamoDBSession):
+    """A session with what its life cycle does to it, all in one."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._work, name)
+
+
 @pytest.fixture
 def opened(store: DynamoDBSessionStore) -> Open:
     """A function that opens a session, as the factory does."""
 
     def opened(session_id: str | None = None, **options: Any) -> Any:
-        return DynamoDBSession(store, session_id, **options)
+        return OpenedSession(UnitOfWork(store, session_id, **options))
 
     return opened
 
@@ -354,7 +362,7 @@ def test_invalidate_of_a_new_session_makes_no_call(
     assert wire.calls == []
 
 
-def test_invalidated_session_is_given_back_when_nothing_is_saved(
+def test_invalidated_session_is_released_when_nothing_is_saved(
     opened: Open, saved: Any, raw_item: Any
 ) -> None:
     session_id = saved(a=1)
@@ -365,7 +373,7 @@ def test_invalidated_session_is_given_back_when_nothing_is_saved(
     assert dict(opened(session_id)) == {'a': 1}
 
 
-def test_invalidated_session_dies_even_if_the_lock_was_taken_over(
+def test_invalidated_session_is_removed_even_if_the_lock_was_taken_over(
     opened: Open, saved: Any, store: DynamoDBSessionStore, raw_item: Any
 ) -> None:
     session_id = saved(a=1)

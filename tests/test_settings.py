@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import inspect
 import math
 import pickle
+import pydoc
 import secrets
 from typing import Any
 
@@ -17,6 +19,7 @@ from pyramid_dynamodb_session import (
     DynamoDBSessionStore,
     session_factory_from_settings,
 )
+from pyramid_dynamodb_session import settings as settings_module
 from pyramid_dynamodb_session.serializer import JSONSerializer
 from pyramid_dynamodb_session.settings import FactorySettings, StoreSettings
 
@@ -78,7 +81,8 @@ def test_defaults() -> None:
         'absolute_timeout': None,
         'lock_lease': 10,
         'lock_wait': 15,
-        'lock_queue_limit': 10,
+        'lock_queue_limit': 'auto',
+        'owner_index': None,
         'serializer': 'JSON',
         'encryption_keys': (),
         'create_if_not_exist': True,
@@ -130,6 +134,10 @@ ACCEPTED = [
     ('lock_lease', 3, 3),
     ('lock_wait', '0', 0),
     ('lock_queue_limit', '0', 0),
+    ('lock_queue_limit', '12', 12),
+    ('lock_queue_limit', ' Auto ', 'auto'),
+    ('owner_index', 'Owner-index', 'Owner-index'),
+    ('owner_index', '', None),
     ('serializer', 'pickle', pickle),
     ('serializer', 'tests.test_settings.serializer', serializer),
     ('serializer', 'tests.test_settings:serializer', serializer),
@@ -222,7 +230,10 @@ REFUSED = [
     ('application', '\ud800', 'utf-8'),
     ('lock_wait', '-0.1', 'number of seconds from 0'),
     ('lock_wait', math.nan, 'number of seconds from 0'),
-    ('lock_queue_limit', '-1', 'whole number of requests from 0'),
+    ('lock_queue_limit', '-1', 'auto, or a whole number of requests from 0'),
+    ('lock_queue_limit', 'all', 'auto, or a whole number of requests from 0'),
+    ('owner_index', 'a b', '3 to 255'),
+    ('owner_index', 5, 'text'),
     ('serializer', 'no.such.module', 'importable'),
     ('serializer', 'pickle:nothing', 'importable'),
     ('serializer', '.relative', 'importable'),
@@ -239,6 +250,9 @@ REFUSED = [
     ('ttl_attribute', 'x' * 256, '255 bytes'),
     ('ttl_attribute', 5, 'text'),
     ('ttl_attribute', 'LockId', 'an attribute name other than'),
+    ('ttl_attribute', 'Version', 'an attribute name other than'),
+    ('ttl_attribute', 'Ended', 'an attribute name other than'),
+    ('ttl_attribute', 'Owner', 'an attribute name other than'),
     ('ttl_grace', '-1', 'whole number of seconds from 0'),
     ('region', 5, 'text'),
     ('endpoint_url', 'localhost:8000', 'http://'),
@@ -331,8 +345,15 @@ def test_secrets_are_shown_by_no_repr() -> None:
 
 def test_unknown_setting_is_named_and_its_value_is_not_shown() -> None:
     message = refused('aws_secret_acces_key', HIDDEN)
-    assert message.startswith(f'{PREFIX}aws_secret_acces_key is no setting')
-    assert f'{PREFIX}aws_secret_access_key' in message
+    assert message == (
+        f'{PREFIX}aws_secret_acces_key is no setting: '
+        f'did you mean {PREFIX}aws_secret_access_key?'
+    )
+
+
+def test_unknown_setting_like_no_other_is_told_where_they_are_listed() -> None:
+    message = refused('xyzzy', HIDDEN)
+    assert message.startswith(f'{PREFIX}xyzzy is no setting: help(')
     assert HIDDEN not in message
 
 
@@ -354,11 +375,40 @@ def test_arguments_in_code_are_checked_under_their_own_names() -> None:
         DynamoDBSessionStore(client, region='us-west-2')
 
 
-def test_store_takes_all_that_concerns_it_from_the_factory() -> None:
-    given = {'timeout': None, 'ttl_attribute': '', 'application': 'shop'}
-    settings = parsed(**given, encryption_keys=KEY_TEXT)
-    store = StoreSettings.parse(settings.of_the_store())
-    assert store == StoreSettings.parse({**given, 'encryption_keys': KEY_TEXT})
+def test_settings_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed_keys: list[str] = []
+    parse_one = settings_module.parse_one
+
+    def noting(key: str, *rest: Any) -> Any:
+        parsed_keys.append(key)
+        return parse_one(key, *rest)
+
+    monkeypatch.setattr(settings_module, 'parse_one', noting)
+    factory = DynamoDBSessionFactory(timeout='5', region='us-west-2')
+    assert sorted(parsed_keys) == ['region', 'timeout']
+    assert factory.store.settings is factory.settings
+
+
+@pytest.mark.parametrize(
+    ('documented', 'declared', 'first'),
+    [
+        (DynamoDBSessionFactory, FactorySettings, []),
+        (DynamoDBSessionStore, StoreSettings, ['client']),
+    ],
+)
+def test_help_shows_names_and_defaults(
+    documented: type, declared: type[StoreSettings], first: list[str]
+) -> None:
+    parameters = inspect.signature(documented).parameters
+    assert list(parameters) == first + [
+        field.name for field in dataclasses.fields(declared)
+    ]
+    for field in dataclasses.fields(declared):
+        assert parameters[field.name].default == field.default
+    shown = pydoc.render_doc(documented, renderer=pydoc.plaintext)
+    assert "table: str = 'Pyramid_SessionState'" in shown
+    assert 'absolute_timeout: int | None = None' in shown
+    assert 'serializer: Any = JSONSerializer()' in shown
 
 
 @pytest.mark.parametrize(

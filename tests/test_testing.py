@@ -17,8 +17,8 @@ from pyramid_dynamodb_session.testing import (
     Visitor,
     session_settings,  # noqa: F401
 )
-from tests import wsgi_app
-from tests.interposed import Interposed
+from tests.apps import wsgi_app
+from tests.support.clients import Interposed
 
 embedded = pytest.mark.engines('moto', reason='it brings its own DynamoDB')
 
@@ -28,7 +28,7 @@ def test_application_with_the_fixture(
     session_settings: dict[str, Any],  # noqa: F811
 ) -> None:
     browser = TestApp(wsgi_app.main(None, **session_settings))
-    assert [browser.get('/increment').json['n'] for _ in 'ab'] == [1, 2]
+    assert [browser.get('/count').json['n'] for _ in 'ab'] == [1, 2]
 
 
 @embedded

@@ -1,25 +1,25 @@
-"""``create-table`` and ``policy``: the table, and who may use it."""
+"""``create-table`` and ``policy``: the table, and permissions to use it."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from ..dynamodb.table import (
     create,
+    enable_recovery,
+    enable_ttl,
     hash_key_name,
-    switch_on_recovery,
-    switch_on_ttl,
     time_to_live,
     wait_until_active,
 )
 from ..errors import SessionStoreUnavailable
 from ..store.policy import PERMISSIONS, policy
-from .output import Command, Result, columns
-from .site import Site
+from .context import Context
+from .output import Command, Result, columns, number_of, print_error
 
+ON_DEMAND = 'on demand'
 #: Stands for an account that is not known.
 ACCOUNT = '123456789012'
 
@@ -34,26 +34,26 @@ WHO = {
 
 
 def create_table(args: argparse.Namespace) -> Result:
-    site = Site(args, may_create=True)
-    result: Result = site.attempt(lambda: bring_up(site, args))
+    context = Context(args, may_create_table=True)
+    result: Result = context.call(lambda: create_or_update(context, args))
     return result
 
 
-def bring_up(site: Site, args: argparse.Namespace) -> Result:
-    """Create the table, or bring the one that is there up to it."""
-    client, name = site.client, site.settings.table
-    found = site.describe()
+def create_or_update(context: Context, args: argparse.Namespace) -> Result:
+    """Create the table, or add to an existing one what it lacks."""
+    client, name = context.client, context.settings.table
+    found = context.describe()
     if found is None:
-        create(client, site.settings, **options(args))
+        create(client, context.settings, **options(args))
     table = found
     if table is None or table['TableStatus'] != 'ACTIVE':
         table = wait_until_active(client, name)
     key_name = hash_key_name(name, table)
     if found is not None:
-        adorn(client, table, args)
+        add_options(client, table, args)
     if args.point_in_time_recovery:
-        switch_on_recovery(client, name)
-    on, ttl = ensure_ttl(client, name, site.settings.ttl_attribute)
+        enable_recovery(client, name)
+    on, ttl = ensure_ttl(client, name, context.settings.ttl_attribute)
     data = {
         'table': name,
         'arn': table['TableArn'],
@@ -65,24 +65,24 @@ def bring_up(site: Site, args: argparse.Namespace) -> Result:
         'deletion_protection': args.deletion_protection,
         'tags': dict(args.tag),
     }
-    facts = [
-        (what.replace('_', ' '), words(value))
+    item_rows = [
+        (what.replace('_', ' '), option_text(value))
         for what, value in data.items()
         if value and what not in ('table', 'created')
     ]
     verb = 'is created' if found is None else 'was there already'
-    lines = [f'The table {name} {verb}.', '', *columns(facts, '  ')]
+    lines = [f'The table {name} {verb}.', '', *columns(item_rows, '  ')]
     return Result(data, lines, 0 if on else 1)
 
 
-def words(value: Any) -> str:
+def option_text(value: Any) -> str:
     if isinstance(value, dict):
         return ', '.join(f'{key}={tag}' for key, tag in value.items())
     return 'on' if value is True else str(value)
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:
-    """What ``CreateTable`` is asked for besides."""
+    """The parameters of ``CreateTable`` that the arguments ask for."""
     options: dict[str, Any] = {}
     if args.tag:
         options['Tags'] = tag_list(args)
@@ -91,10 +91,10 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def adorn(
+def add_options(
     client: Any, table: dict[str, Any], args: argparse.Namespace
 ) -> None:
-    """Give an existing table what it was not created with."""
+    """Add tags and deletion protection to an existing table."""
     if args.tag:
         client.tag_resource(ResourceArn=table['TableArn'], Tags=tag_list(args))
     if args.deletion_protection and not table.get('DeletionProtectionEnabled'):
@@ -115,9 +115,9 @@ def tag(text: str) -> tuple[str, str]:
 
 
 def ensure_ttl(client: Any, table: str, wanted: str) -> tuple[bool, str]:
-    """Whether Time to Live is as `wanted` afterwards, and how it is."""
+    """Enable Time to Live if need be; whether it is as `wanted`, and how."""
     if wanted and time_to_live(client, table)[0] == 'DISABLED':
-        switch_on_ttl(client, table, wanted)
+        enable_ttl(client, table, wanted)
     return ttl_as_wanted(*time_to_live(client, table), wanted)
 
 
@@ -141,12 +141,16 @@ def billing(table: dict[str, Any]) -> str:
     """How a described table is paid for."""
     mode = table.get('BillingModeSummary', {}).get('BillingMode')
     if mode == 'PAY_PER_REQUEST':
-        return 'on demand'
-    capacity = table['ProvisionedThroughput']
-    return (
-        f'provisioned, {capacity["ReadCapacityUnits"]:,} read and '
-        f'{capacity["WriteCapacityUnits"]:,} write units'
-    )
+        return ON_DEMAND
+    reads, writes = provisioned_units(table)
+    return f'provisioned, {reads:,} read and {number_of(writes, "write unit")}'
+
+
+def provisioned_units(table: dict[str, Any]) -> tuple[int, int]:
+    """Read and write units a second; 0 for those of a table on demand."""
+    capacity = table.get('ProvisionedThroughput', {})
+    reads = capacity.get('ReadCapacityUnits', 0)
+    return reads, capacity.get('WriteCapacityUnits', 0)
 
 
 def add_create_arguments(parser: argparse.ArgumentParser) -> None:
@@ -174,9 +178,9 @@ def add_create_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_policy(args: argparse.Namespace) -> Result:
-    site = Site(args)
-    arn = arn_of(site)
-    application = site.settings.application
+    context = Context(args)
+    arn = arn_of(context)
+    application = context.settings.application
     policies = {role: policy(role, arn, application) for role in PERMISSIONS}
     if args.role:
         document = policies[args.role]
@@ -188,28 +192,27 @@ def print_policy(args: argparse.Namespace) -> Result:
     return Result(policies, lines[1:])
 
 
-def arn_of(site: Site) -> str:
+def arn_of(context: Context) -> str:
     """The table's ARN; with a placeholder, and a hint, if it is unknown."""
-    table = site.settings.table
+    table = context.settings.table
     if table.startswith('arn:'):
         return table
-    if site.is_local:
+    if context.is_local:
         reason = 'it is kept inside the application'
     else:
         try:
-            found = site.describe()
+            found = context.describe()
         except SessionStoreUnavailable as error:
             reason = str(error)
         else:
             if found is not None:
                 return str(found['TableArn'])
             reason = 'there is none yet'
-    print(
-        f'The table {table} can not be looked at: {reason}\n'
-        f'{ACCOUNT} stands for the number of your account.\n',
-        file=sys.stderr,
+    print_error(
+        f'The table {table} can not be described: {reason}\n'
+        f'{ACCOUNT} stands for the number of your account.\n'
     )
-    meta = site.client.meta
+    meta = context.client.meta
     return (
         f'arn:{meta.partition}:dynamodb:{meta.region_name}:{ACCOUNT}'
         f':table/{table}'

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 
-from .._process import reset_after_fork
+from .._process import PerProcess
 from ..settings import FactorySettings
 from ..version import VERSION
 
@@ -19,31 +18,16 @@ POOL_CONNECTIONS = 100
 class ProcessClient:
     """A client made at first use, once in each process.
 
-    What was once found in it is an attribute from then on.
+    One without credentials is not kept: the next call asks again.
 
     :param make: returns a new boto3 client.
     """
 
     def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self.reset()
-        reset_after_fork(self)
-
-    def reset(self) -> None:
-        make = self._make
-        vars(self).clear()
-        self._make = make
-        self._mutex = threading.Lock()
-        self._client: Any = None
+        self._client = PerProcess(make)
 
     def __getattr__(self, name: str) -> Any:
-        if self._client is None:
-            with self._mutex:
-                if self._client is None:
-                    self._client = self._make()
-        found = getattr(self._client, name)
-        setattr(self, name, found)
-        return found
+        return getattr(self._client.get(), name)
 
 
 def client_from_settings(settings: FactorySettings) -> Any:
@@ -62,11 +46,18 @@ def make_client(settings: FactorySettings) -> Any:
     region or no such profile, or when the transport needs a missing extra.
     """
     # not before it is needed: importing boto3 takes 0.2 seconds
-    from botocore.exceptions import BotoCoreError, NoRegionError
+    from botocore.exceptions import (
+        BotoCoreError,
+        NoCredentialsError,
+        NoRegionError,
+    )
 
     try:
         core = botocore_session(settings)
         session = boto3_session(core, settings)
+        if session.get_credentials() is None:
+            # not kept: the next call asks again
+            raise NoCredentialsError
         client = boto3_client(session, settings)
         if settings.transport == 'boto3':
             return client
@@ -77,6 +68,8 @@ def make_client(settings: FactorySettings) -> Any:
             session.get_credentials(),
             core.get_config_variable('ca_bundle'),
         )
+    except NoCredentialsError:
+        raise
     except NoRegionError as error:
         raise ConfigurationError(
             'boto3 knows no AWS region: set dynamodb_session.region, '

@@ -8,6 +8,15 @@ from ..errors import SessionStoreUnavailable
 RETRY_AFTER = 5
 
 
+#: What botocore raises before it sends anything.
+NEVER_SENT = {
+    'CredentialRetrievalError',
+    'NoCredentialsError',
+    'ParamValidationError',
+    'PartialCredentialsError',
+}
+
+
 def error_code(error: BaseException | None) -> str:
     """DynamoDB's name for a client's `error`; empty for any other."""
     response = getattr(error, 'response', None) or {}
@@ -32,10 +41,34 @@ def remedy(error: Exception) -> str:
     return f' ({help})' if help else ''
 
 
-def unavailable(what: str) -> SessionStoreUnavailable:
+def unavailable(
+    what: str, outcome: str = 'not saved'
+) -> SessionStoreUnavailable:
+    """The error for a call that failed, or was answered with nonsense."""
     return SessionStoreUnavailable(
-        f'DynamoDB failed: {what}', retry_after=RETRY_AFTER
+        f'DynamoDB failed: {what}', retry_after=RETRY_AFTER, outcome=outcome
     )
+
+
+def is_only_attempt(error: BaseException) -> bool:
+    """Whether an `error` answers the first and only attempt of its call.
+
+    Only then it is known that no earlier attempt was carried out without its
+    reply having arrived.
+    """
+    response = getattr(error, 'response', None) or {}
+    metadata = response.get('ResponseMetadata') or {}
+    return metadata.get('RetryAttempts') == 0
+
+
+def was_never_carried_out(error: BaseException) -> bool:
+    """Whether DynamoDB has refused a call, or never heard of it."""
+    if type(error).__name__ in NEVER_SENT:
+        return True
+    response = getattr(error, 'response', None) or {}
+    metadata = response.get('ResponseMetadata') or {}
+    refused = 400 <= int(metadata.get('HTTPStatusCode') or 0) < 500
+    return refused and is_only_attempt(error)
 
 
 def codes_of(error: BaseException | None) -> list[str]:
@@ -43,7 +76,7 @@ def codes_of(error: BaseException | None) -> list[str]:
 
 
 def cancellation_codes(error: BaseException | None) -> list[str]:
-    """Why a transaction was cancelled, for each of its writes in ticket."""
+    """Why a transaction was cancelled, for each of its writes in turn."""
     response = getattr(error, 'response', None) or {}
     reasons = response.get('CancellationReasons')
     return [

@@ -1,6 +1,6 @@
-"""Walking through the whole table: parallel segments, at a bounded rate.
+"""Scans of a whole table: parallel segments, at a bounded rate.
 
-What is done with the items, and which are asked for, is up to others.
+Nothing here knows what the items are.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ..errors import SessionStoreUnavailable
 from .calls import Calls, ConditionFailed, Item, units
 from .errors import codes_of, unavailable
 
-#: Seconds between two looks at how far the walk has come.
-TICK = 0.2
-#: How many items the first page of a walk with a rate has.
+#: Seconds between two reports of progress.
+PROGRESS_INTERVAL = 0.2
+#: How many items the first page of a scan with a rate has.
 FIRST_LIMIT = 10
-#: The least that a page may cost, in units: smaller ones are a waste.
+#: The least that a page may cost, in units: each page is one more call.
 LEAST_PAGE = 1.0
 THROTTLED = {
     'ProvisionedThroughputExceededException',
@@ -29,13 +29,13 @@ THROTTLED = {
 #: Seconds to wait, again and again, when the client's retries were in vain.
 THROTTLED_PAUSES = (1, 2, 4, 8, 16)
 
-Visit = Callable[[list[Item]], None]
+ProcessPage = Callable[[list[Item]], None]
 #: Yields now and then while it works; closing it stops the work.
 Progress = Generator[None, None, None]
 
 
 class Rate:
-    """Lets capacity units be spent at so many a second, None for no limit.
+    """Limits the capacity units spent in a second; None for no limit.
 
     :param stopped: ends all waiting.
     """
@@ -58,14 +58,14 @@ class Rate:
         self._stopped.wait(start - time.monotonic())
 
     def correct(self, units: float) -> None:
-        """So much more, or less, was spent than expected."""
+        """Account for what was spent above, or below, what was expected."""
         if self.per_second is not None:
             with self._mutex:
                 self._free_at += units / self.per_second
 
 
 class TableScan:
-    """One walk through a table.
+    """One scan of a whole table.
 
     :param segments: how many threads read, each a segment of its own.
     :param rate: capacity units a second, reads and writes together.
@@ -84,29 +84,36 @@ class TableScan:
         self.scanned = 0
         self.units = 0.0
 
-    def walk(self, visit: Visit, **parameters: Any) -> Progress:
-        """Scan with these `parameters`; `visit` gets each page's items.
+    def run(self, process_page: ProcessPage, **parameters: Any) -> Progress:
+        """Scan with these `parameters`; `process_page` gets each page's items.
 
-        A generator that yields now and then; the walk stops when it is
+        A generator that yields while it works; the scan stops when it is
         closed, after the calls that are under way. What a segment raises
         stops all of them.
         """
-        with ThreadPoolExecutor(self._segments, 'sweep') as pool:
+        with ThreadPoolExecutor(self._segments, 'scan') as pool:
             running = {
-                pool.submit(self._walk_segment, visit, number, parameters)
+                pool.submit(
+                    self._scan_segment, process_page, number, parameters
+                )
                 for number in range(self._segments)
             }
             try:
                 while running:
-                    done, running = wait(running, TICK, FIRST_EXCEPTION)
+                    done, running = wait(
+                        running, PROGRESS_INTERVAL, FIRST_EXCEPTION
+                    )
                     for segment in done:
                         segment.result()
                     yield
             finally:
                 self.stopped.set()
 
-    def _walk_segment(
-        self, visit: Visit, number: int, parameters: dict[str, Any]
+    def _scan_segment(
+        self,
+        process_page: ProcessPage,
+        number: int,
+        parameters: dict[str, Any],
     ) -> None:
         page: dict[str, Any] = {}
         if self._segments > 1:
@@ -121,12 +128,12 @@ class TableScan:
                 raise unavailable('a garbled reply')
             # one page behind: not all servers find their place again if the
             # item at the end of a page has been deleted
-            visit(items)
+            process_page(items)
             items = reply['Items']
             with self._mutex:
                 self.scanned += reply['ScannedCount']
             if 'LastEvaluatedKey' not in reply:
-                visit(items)
+                process_page(items)
                 return
             page['ExclusiveStartKey'] = reply['LastEvaluatedKey']
             if self._rate.per_second is not None:

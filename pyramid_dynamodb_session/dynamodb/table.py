@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 
 from ..errors import SessionStoreUnavailable
 from ..settings import StoreSettings
+from .clock import ServerClock
 from .errors import RETRY_AFTER, error_code, remedy
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,14 @@ WAIT_ATTEMPTS = 300
 RECOVERY_ATTEMPTS = 60
 
 
+#: Takes the reply of ``DescribeTable``.
+Observer = Callable[[dict[str, Any]], None]
+
+
+def ignore(reply: dict[str, Any]) -> None:
+    """Nobody wants to see the reply."""
+
+
 class Table:
     """The table of a store, and the name of its key once that is known."""
 
@@ -29,13 +38,14 @@ class Table:
         self.client = client
         self.name = settings.table
         self._settings = settings
-        self._initializing = threading.Lock()
         self._key_name = ''
+        self.clock = ServerClock()
 
     def initialize(self) -> None:
         """Validate or create it; ConfigurationError if it can't be used."""
-        with self._initializing:
-            self._key_name = ensure_table(self.client, self._settings)
+        self._key_name = ensure_table(
+            self.client, self._settings, self.clock.learn_from
+        )
 
     @property
     def key_name(self) -> str:
@@ -50,7 +60,9 @@ class Table:
         return self._key_name
 
 
-def ensure_table(client: Any, settings: StoreSettings) -> str:
+def ensure_table(
+    client: Any, settings: StoreSettings, look_at: Observer = ignore
+) -> str:
     """Validate or create the table; return the name of its hash key.
 
     The provider's ``SetupTable`` and ``ValidateTable``: blocks until the
@@ -59,7 +71,9 @@ def ensure_table(client: Any, settings: StoreSettings) -> str:
     which table, and what would help.
     """
     try:
-        key = hash_key_name(settings.table, find_table(client, settings))
+        key = hash_key_name(
+            settings.table, find_table(client, settings, look_at)
+        )
     except ConfigurationError:
         raise
     except Exception as error:
@@ -75,9 +89,11 @@ def ensure_table(client: Any, settings: StoreSettings) -> str:
     return key
 
 
-def find_table(client: Any, settings: StoreSettings) -> dict[str, Any]:
+def find_table(
+    client: Any, settings: StoreSettings, look_at: Observer
+) -> dict[str, Any]:
     """The description of the ACTIVE table, created if need be."""
-    description = describe(client, settings.table)
+    description = describe(client, settings.table, look_at)
     if description is None and not settings.create_if_not_exist:
         raise ConfigurationError(
             f'there is no table {settings.table}: create it, or set '
@@ -88,7 +104,7 @@ def find_table(client: Any, settings: StoreSettings) -> dict[str, Any]:
         description = wait_until_active(client, settings.table)
         # whoever has created it: a reply may have been lost
         if settings.ttl_attribute:
-            switch_on_ttl(client, settings.table, settings.ttl_attribute)
+            enable_ttl(client, settings.table, settings.ttl_attribute)
     elif description['TableStatus'] == 'CREATING':
         description = wait_until_active(client, settings.table)
     elif description['TableStatus'] == 'DELETING':
@@ -99,13 +115,16 @@ def find_table(client: Any, settings: StoreSettings) -> dict[str, Any]:
     return description
 
 
-def describe(client: Any, table: str) -> dict[str, Any] | None:
+def describe(
+    client: Any, table: str, look_at: Observer = ignore
+) -> dict[str, Any] | None:
     try:
         described: dict[str, Any] = client.describe_table(TableName=table)
     except Exception as error:
         if error_code(error) == 'ResourceNotFoundException':
             return None
         raise
+    look_at(described)
     return described['Table']  # type: ignore[no-any-return]
 
 
@@ -155,7 +174,7 @@ def wait_until_active(client: Any, table: str) -> dict[str, Any]:
     return described['Table']  # type: ignore[no-any-return]
 
 
-def switch_on_ttl(client: Any, table: str, attribute: str) -> None:
+def enable_ttl(client: Any, table: str, attribute: str) -> None:
     """Let DynamoDB delete what has expired; only a warning when refused.
 
     Not even that where another process has done it already.
@@ -188,7 +207,7 @@ def time_to_live(client: Any, table: str) -> tuple[str, str]:
     return ttl['TimeToLiveStatus'], ttl.get('AttributeName', '')
 
 
-def switch_on_recovery(client: Any, table: str) -> None:
+def enable_recovery(client: Any, table: str) -> None:
     """Keep backups for point-in-time recovery.
 
     DynamoDB may not be ready for it just after the table was created.

@@ -1,8 +1,8 @@
-"""The provider's operations. Nothing here knows of a request."""
+"""The provider's operations on sessions; nothing here knows of a request."""
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import functools
 import logging
 import secrets
@@ -11,51 +11,60 @@ from typing import Any
 
 from .._recorder import Recorder, SessionSnapshot
 from ..dynamodb.calls import Calls, ConditionFailed, Item
+from ..dynamodb.errors import unavailable
 from ..dynamodb.table import Table
 from ..errors import (
     SessionConflict,
     SessionLockLost,
+    SessionLockTimeout,
     SessionSerializationError,
+    SessionStoreUnavailable,
     SessionTooLarge,
 )
-from ..events import (
-    ItemCorrupt,
-    LockTaken,
-    LockWaited,
-)
-from ..settings import StoreSettings
+from ..events import ItemCorrupt, LockTaken
+from ..settings import StoreSettings, documents_settings
+from .expiry import TOMBSTONE_SECONDS, Expiry, is_unexpired
 from .expressions import (
     ABSENT,
-    ALIVE,
-    SAVE_OPTIMISTIC,
-    UNLOCK,
-    lock_condition,
+    DATA,
+    LOCK,
+    NOT_ENDED,
+    PRESENT,
+    lock_held,
     overhead,
+    timeout_unchanged,
     unchanged,
     update,
 )
 from .item import (
-    VERSION,
+    FORMAT,
+    RECEIPTS,
     CorruptItem,
+    EndedSession,
     ItemCodec,
     LockId,
     SessionRecord,
     attribute_size,
+    ended_session,
     hash_key,
+    item_size,
     number,
-    saved_by,
+    optional_number,
+    remembered,
 )
-from .locks import Locks, lock_not_taken_over
+from .locks import Locks, Save, VersionChanged
+from .outcome import Outcome, outcome_of_optimistic
 from .purge import Purge
 
 log = logging.getLogger(__name__)
 
-#: How many optimistic saves an item remembers.
-SAVERS = 8
-#: The end of a session that never expires: the last second of the year 9999.
-NEVER = 253402300799
+#: Characters of a lock's token that make its holder's receipt.
+RECEIPT_LENGTH = 6
+
+Found = SessionRecord | EndedSession | None
 
 
+@documents_settings(StoreSettings)
 class DynamoDBSessionStore:
     """The session-state provider: sessions in a DynamoDB table.
 
@@ -70,15 +79,27 @@ class DynamoDBSessionStore:
     """
 
     def __init__(self, client: Any, **settings: Any) -> None:
-        self.settings = StoreSettings.parse(settings)
+        self._set_up(client, StoreSettings.parse(settings))
+
+    @classmethod
+    def from_settings(
+        cls, client: Any, settings: StoreSettings
+    ) -> DynamoDBSessionStore:
+        """As made with the `settings`, which have been parsed."""
+        store = cls.__new__(cls)
+        store._set_up(client, settings)
+        return store
+
+    def _set_up(self, client: Any, settings: StoreSettings) -> None:
+        self.settings = settings
         self.table = Table(client, self.settings)
         self._calls = Calls(self.table)
-        self._recorder: Recorder | None = None
         self._codec = ItemCodec(
             self.settings.serializer, self.settings.encryption_keys
         )
+        self._expiry = Expiry(self.settings)
         self._locks = Locks(
-            self.table, self._calls, self._codec, self.settings
+            self.table, self._calls, self._codec, self.settings, self._expiry
         )
 
     @property
@@ -95,12 +116,10 @@ class DynamoDBSessionStore:
         self.table.initialize()
 
     def bind(self, recorder: Recorder) -> DynamoDBSessionStore:
-        """The same store, what it does being noted in a `recorder`."""
-        noted = copy.copy(self)
-        noted._calls = self._calls.bind(recorder)
-        noted._locks = self._locks.bind(recorder, noted._calls)
-        noted._recorder = recorder
-        return noted
+        """The same store, what it does being recorded by a `recorder`."""
+        bound = object.__new__(type(self))
+        vars(bound).update(vars(self), _calls=self._calls.bind(recorder))
+        return bound
 
     # -- the provider's operations ---------------------------------------
 
@@ -124,13 +143,7 @@ class DynamoDBSessionStore:
 
         One consistent read; None for no session. The provider's ``GetItem``.
         """
-        name = self._name(session_id)
-        item = self._calls.read(name, ConsistentRead=True)
-        try:
-            return self._living_record(name, item) if item else None
-        except CorruptItem as error:
-            self._found_corrupt(error)
-            return None
+        return only_record(self.find_item(session_id))
 
     def get_item_exclusive(self, session_id: str) -> SessionRecord | None:
         """Lock the session and read it, in one ``UpdateItem``.
@@ -140,45 +153,15 @@ class DynamoDBSessionStore:
         Raises :class:`SessionLockTimeout` after ``lock_wait`` seconds, or at
         once when the queue is full. The provider's ``GetItemExclusive``.
         """
-        name = self._name(session_id)
-        start = time.monotonic()
-        deadline = start + self.settings.lock_wait
-        with self._locks.ticket(name, deadline) as ticket:
-            try:
-                item = self._locks.acquire(name, ticket, deadline)
-                record = self._living_record(name, item) if item else None
-            except CorruptItem as error:
-                self._found_corrupt(error)
-                record = None
-            if self._recorder is not None:
-                seconds = time.monotonic() - start
-                if ticket.waited:
-                    self._recorder.notify(LockWaited, seconds)
-                if record is not None:
-                    self._recorder.notify(LockTaken, seconds)
-            if record is not None:
-                record.lock_id = ticket.lock_id
-            elif ticket.lock_id is not None:
-                self.release_item_exclusive(session_id, ticket.lock_id)
-            return record
+        return only_record(self.find_item_exclusive(session_id))
 
-    def release_item_exclusive(
-        self,
-        session_id: str,
-        lock_id: str,
-        *,
-        record: SessionRecord | None = None,
-    ) -> None:
+    def release_item_exclusive(self, session_id: str, lock_id: str) -> None:
         """Unlock the session and slide its expiry; a lost lock is no error.
 
-        :param record: what was read, whose age and own timeout then count.
-
-        The provider's ``ReleaseItemExclusive``.
+        Where another request of this process waits for the lock, it gets it,
+        without a call. The provider's ``ReleaseItemExclusive``.
         """
-        try:
-            self._unlock(self._name(session_id), lock_id, self._expiry(record))
-        except ConditionFailed:
-            pass
+        self._locks.release(self._calls, self._name(session_id), lock_id)
 
     def set_and_release_item_exclusive(
         self,
@@ -192,57 +175,61 @@ class DynamoDBSessionStore:
     ) -> None:
         """Save the session and unlock it, in one call.
 
-        Raises :class:`SessionLockLost` when the lock was taken over, and
+        Where another request of this process waits for the lock, it gets it
+        by the same call. Raises :class:`SessionLockLost` when the lock was
+        taken over or the session has ended, and
         :class:`SessionSerializationError` or :class:`SessionTooLarge` before
         the call; then what was stored stays, and the lock is released.
 
         :param new_item: create the session; no lock is needed.
         :param payload: the `items`, where :meth:`dumps` has been called.
-        :param record: what was read, whose age and own timeout then count.
+        :param record: what was read, with the timeout and the owner that are
+            to be stored.
 
         The provider's ``SetAndReleaseItemExclusive``.
         """
         name = self._name(session_id)
-        record = record or self.create_new_store_data()
-        try:
+        if new_item:
+            record = record or self.create_new_store_data()
             payload = payload or self.dumps(items)
             data = self._data(name, items, payload, record)
-        except (SessionSerializationError, SessionTooLarge):
-            if not new_item:
-                self.release_item_exclusive(
-                    session_id, str(lock_id), record=record
-                )
-            raise
-        if new_item:
             self._put(self._new_item(name, data, record))
-        else:
-            self._save(name, str(lock_id), data)
+            return
+        lock_id = str(lock_id)
+        try:
+            record = record or self._locked_record(name, lock_id)
+            payload = payload or self.dumps(items)
+            save = self._save_of(name, items, payload, record, lock_id)
+        except (SessionSerializationError, SessionTooLarge):
+            self._locks.release(self._calls, name, lock_id)
+            raise
+        outcome = self._locks.save(self._calls, name, lock_id, save)
+        if outcome is not Outcome.SAVED:
+            raise error_of(outcome, lock_lost())
 
     def remove_item(self, session_id: str, lock_id: str | None = None) -> None:
-        """Delete the session; only while `lock_id` is held, if one is given.
+        """End the session; only while `lock_id` is held, if one is given.
 
-        Raises :class:`SessionLockLost` when somebody else holds the lock. The
+        A tombstone stays for a minute, which every operation takes for no
+        session: a write that arrives late brings nothing back. Raises
+        :class:`SessionLockLost` when somebody else holds the lock. The
         provider's ``RemoveItem``.
         """
         name = self._name(session_id)
-        if lock_id is None:
-            self._calls.on_item('delete_item', name)
-            return
-        condition, values = lock_condition(lock_id)
         try:
             self._calls.on_item(
-                'delete_item',
-                name,
-                ConditionExpression=condition,
-                ExpressionAttributeValues=values,
-                ReturnValuesOnConditionCheckFailure='ALL_OLD',
+                'update_item', name, **self._tombstone(lock_id)
             )
         except ConditionFailed as failed:
-            # gone already: the reply of our own first try was lost
-            if self._calls.stored_item(name, failed) is not None:
+            if lock_id is None:
+                return
+            # gone already, or the reply of our own first attempt was lost
+            item = self._calls.stored_item(name, failed)
+            if item is not None and 'Ended' not in item:
                 raise lock_lost() from None
         finally:
-            self._locks.leave_holder(name, lock_id)
+            if lock_id is not None:
+                self._locks.leave(self._calls, lock_id)
 
     def reset_item_timeout(
         self, session_id: str, *, record: SessionRecord | None = None
@@ -250,17 +237,16 @@ class DynamoDBSessionStore:
         """Slide the expiry of a living session, whoever holds its lock.
 
         One conditional write, which can neither unlock it nor bring back a
-        removed or expired one. The provider's ``ResetItemTimeout``.
+        removed or expired one, nor replace the session's own timeout; a
+        second one where that is another than in `record`. The provider's
+        ``ResetItemTimeout``.
         """
-        try:
-            self._update(
-                self._name(session_id),
-                self._expiry(record),
-                ALIVE,
-                {':now': number(time.time())},
-            )
-        except ConditionFailed:
-            pass
+        name = self._name(session_id)
+        given = record or self.create_new_store_data()
+        if not self._touch(name, given) and record is None:
+            found = self.get_item(session_id)
+            if found is not None:
+                self._touch(name, found)
 
     def delete_expired_sessions(self) -> int:
         """Delete what has expired; return how many sessions that were.
@@ -269,12 +255,47 @@ class DynamoDBSessionStore:
         this ``application`` are deleted where one is set, and each only if
         it is still expired by then. The provider's ``DeleteExpiredSessions``.
         """
-        purge = Purge(self._calls, self.table, self.settings.application)
+        purge = Purge(
+            self._calls,
+            self.table,
+            self.settings.application,
+            self.settings.lock_lease,
+        )
         for _ in purge.run():
             pass
         return purge.deleted
 
     # -- what a living request needs besides -----------------------------
+
+    def find_item(self, session_id: str) -> Found:
+        """As :meth:`get_item`; a session that has ended says when."""
+        name = self._name(session_id)
+        item = self._calls.read(name, ConsistentRead=True)
+        try:
+            return self._found(name, item)
+        except CorruptItem as error:
+            self._report_corrupt(error)
+            return None
+
+    def find_item_exclusive(self, session_id: str) -> Found:
+        """As :meth:`get_item_exclusive`; an ended session says when."""
+        start = time.monotonic()
+        name = self._name(session_id)
+        try:
+            found = self._locks.acquire(self._calls, name)
+        except CorruptItem as error:
+            self._report_corrupt(error)
+            return None
+        if not isinstance(found, SessionRecord):
+            return found
+        if self._expiry.is_too_old(found):
+            self._locks.release(self._calls, name, str(found.lock_id))
+            return None
+        recorder = self._calls.recorder
+        if recorder.listens:
+            recorder.record_event(LockTaken, time.monotonic() - start)
+            self._record_snapshot(name, found)
+        return found
 
     def set_item_optimistic(
         self,
@@ -283,27 +304,102 @@ class DynamoDBSessionStore:
         payload: bytes,
         record: SessionRecord,
     ) -> None:
-        """Save without a lock, unless somebody saved or locked since.
+        """Save without a lock, unless somebody has saved since.
 
-        Raises :class:`SessionConflict`, and :class:`SessionTooLarge`.
+        Where another request holds the lock, it waits for that, and saves if
+        nothing was saved meanwhile. Raises :class:`SessionConflict`,
+        :class:`SessionLockTimeout` and :class:`SessionTooLarge`.
         """
         name = self._name(session_id)
-        me = secrets.token_urlsafe(6)
+        receipt = secrets.token_urlsafe(RECEIPT_LENGTH)[:RECEIPT_LENGTH]
         data = self._data(name, items, payload, record)
-        # earlier tokens are kept for those whose reply is being lost
-        data['SavedBy'] = {'S': ' '.join([me, *record.saved_by][:SAVERS])}
+        data['SavedBy'] = remembered(receipt, record.receipts, RECEIPTS)
+        condition, values = unchanged(record, time.time())
+        parameters = update(
+            data,
+            condition,
+            values,
+            remove=self._owner_removed(record),
+            add=('Version',),
+            ttl_attribute=self.settings.ttl_attribute,
+        )
         try:
-            self._update(
-                name,
-                data,
-                unchanged(record),
-                {':count': number(record.lock_count), ':one': {'N': '1'}},
-                more=SAVE_OPTIMISTIC,
-            )
+            self._calls.on_item('update_item', name, **parameters)
         except ConditionFailed as failed:
             item = self._calls.stored_item(name, failed)
-            if item is None or me not in saved_by(item):
-                raise conflict() from None
+            outcome = outcome_of_optimistic(
+                failed, item, record.version, receipt
+            )
+            if outcome is Outcome.PENDING:
+                outcome = self._save_when_unlocked(
+                    session_id, items, payload, record, failed, receipt
+                )
+            if outcome is not Outcome.SAVED:
+                raise error_of(outcome, conflict()) from None
+
+    def _save_when_unlocked(
+        self,
+        session_id: str,
+        items: dict[str, Any],
+        payload: bytes,
+        record: SessionRecord,
+        failed: ConditionFailed,
+        receipt: str,
+    ) -> Outcome:
+        """Wait for the lock and save under it, if the version stays.
+
+        An attempt of the save that was refused may still be on its way: it is
+        refused as well once the lock, or a new version, is in its way.
+        """
+        try:
+            locked = self._lock_after(failed, session_id, record)
+        except VersionChanged as changed:
+            return outcome_of_optimistic(
+                failed, changed.item, record.version, receipt
+            )
+        if not isinstance(locked, SessionRecord):
+            is_certain = failed.is_only_attempt or locked is not None
+            return Outcome.NOT_SAVED if is_certain else Outcome.UNKNOWN
+        try:
+            self.set_and_release_item_exclusive(
+                session_id,
+                items,
+                locked.lock_id,
+                payload=payload,
+                record=dataclasses.replace(
+                    locked, timeout=record.timeout, owner=record.owner
+                ),
+            )
+        except SessionLockLost:
+            if failed.is_only_attempt:
+                raise
+            return Outcome.UNKNOWN
+        return Outcome.SAVED
+
+    def _lock_after(
+        self, failed: ConditionFailed, session_id: str, record: SessionRecord
+    ) -> Found:
+        """Lock a session whose save was refused by somebody else's lock."""
+        try:
+            return self.lock_unchanged(session_id, record)
+        except (SessionLockTimeout, SessionStoreUnavailable) as error:
+            if not failed.is_only_attempt:
+                raise error_of(Outcome.UNKNOWN, conflict()) from error
+            if isinstance(error, SessionStoreUnavailable):
+                error.outcome = 'not saved'
+            raise
+
+    def lock_unchanged(self, session_id: str, record: SessionRecord) -> Found:
+        """Lock a session that nobody has saved since it was read.
+
+        Raises :class:`.locks.VersionChanged`.
+        """
+        name = self._name(session_id)
+        try:
+            return self._locks.acquire(self._calls, name, record.version)
+        except CorruptItem as error:
+            self._report_corrupt(error)
+            return None
 
     def change_session_id(
         self,
@@ -313,58 +409,97 @@ class DynamoDBSessionStore:
         payload: bytes,
         record: SessionRecord,
     ) -> None:
-        """Store the session under another id and delete the old, at once.
+        """Store the session under another id and end the old one, at once.
 
         Raises :class:`SessionLockLost` when the lock of `record` was taken
         over, or :class:`SessionConflict` when it has none and somebody else
         saved since; nothing was changed then.
         """
         name, new_name = self._name(session_id), self._name(new_session_id)
-        key_absent = {
-            'ConditionExpression': ABSENT,
-            'ExpressionAttributeNames': {'#key': self.table.key_name},
-        }
         try:
             data = self._data(new_name, items, payload, record)
         except SessionTooLarge:
             if record.lock_id is not None:
-                self.release_item_exclusive(
-                    session_id, record.lock_id, record=record
-                )
+                self._locks.release(self._calls, name, record.lock_id)
             raise
         table = {'TableName': self.settings.table}
         put = {
             **table,
-            **key_absent,
+            'ConditionExpression': ABSENT,
+            'ExpressionAttributeNames': {'#key': self.table.key_name},
             'Item': self._new_item(new_name, data, record),
         }
-        delete = {
+        entomb = {
             **table,
             'Key': self._calls.key(name),
-            **self._still_ours(record),
+            **self._tombstone(record.lock_id, record),
         }
         try:
-            self._transact([{'Put': put}, {'Delete': delete}])
-        except ConditionFailed:
-            raise (lock_lost() if record.lock_id else conflict()) from None
+            self._calls.send(
+                'transact_write_items',
+                TransactItems=[{'Put': put}, {'Update': entomb}],
+            )
+        except ConditionFailed as failed:
+            if failed.codes[:1] == ['ConditionalCheckFailed']:
+                # the new item is our own: the first attempt went through
+                return
+            if record.lock_id is not None:
+                raise lock_lost() from None
+            self._change_id_when_unlocked(
+                session_id, new_session_id, items, payload, record, failed
+            )
         finally:
             if record.lock_id is not None:
-                self._locks.leave_holder(name, record.lock_id)
+                self._locks.leave(self._calls, record.lock_id)
+
+    def _change_id_when_unlocked(
+        self,
+        session_id: str,
+        new_session_id: str,
+        items: dict[str, Any],
+        payload: bytes,
+        record: SessionRecord,
+        failed: ConditionFailed,
+    ) -> None:
+        """As :meth:`_save_when_unlocked`, for a session that moves."""
+        try:
+            locked = self._lock_after(failed, session_id, record)
+        except VersionChanged:
+            raise conflict() from None
+        if not isinstance(locked, SessionRecord):
+            # only our own first attempt can have moved it unseen
+            if self.get_item(new_session_id) is None:
+                raise conflict()
+            return
+        moving = dataclasses.replace(
+            locked, timeout=record.timeout, owner=record.owner
+        )
+        self.change_session_id(
+            session_id, new_session_id, items, payload, moving
+        )
+
+    def confirm_lock(self, lock_id: str) -> bool:
+        """Whether a lock is held, and for half a lease more.
+
+        No call where DynamoDB has confirmed it lately; else it is renewed.
+        """
+        return self._locks.confirm(lock_id)
 
     def renew_lock(self, session_id: str, lock_id: str) -> bool:
         """Give a lock another lease; False if it is held no more."""
         return self._locks.renew(self._name(session_id), lock_id)
 
-    def renew_while_alive(
-        self, owner: Any, session_id: str, lock_id: str
-    ) -> None:
+    def renew_while_alive(self, owner: Any, lock_id: str) -> None:
         """Renew a lock in the background until it is given back.
 
         The first time after a third of ``lock_lease``, and only as long as
         `owner` is referenced elsewhere.
         """
-        name = self._name(session_id)
-        self._locks.renew_while_alive(owner, name, lock_id)
+        self._locks.renew_while_alive(owner, lock_id)
+
+    def ended_lately(self, ended: EndedSession, seconds: float) -> bool:
+        """Whether a session ended within so many `seconds`."""
+        return self._calls.now() - ended.at <= seconds
 
     def dumps(self, items: dict[str, Any]) -> bytes:
         """The bytes of `items` as they are stored, before compression.
@@ -377,78 +512,57 @@ class DynamoDBSessionStore:
         """Whether `items` are others than those that were read."""
         return self._codec.differs(items, record.payload)
 
-    def _found_corrupt(self, error: CorruptItem) -> None:
-        log.warning(
-            'a stored session is corrupt and counts as none: %s', error
-        )
-        if self._recorder is not None:
-            self._recorder.notify(ItemCorrupt)
-
-    def _note(
+    def check_size(
         self,
-        recorder: Recorder,
-        name: str,
+        session_id: str,
+        items: dict[str, Any],
         payload: bytes,
-        item: Item,
-        is_new: bool,
+        record: SessionRecord,
     ) -> None:
-        """Note a session as it is read, or to be written."""
-        attribute = item['SessionItems']
-        key = self.table.key_name, len(name.encode())
-        recorder.snapshots.append(
-            SessionSnapshot(
-                name=name,
-                size=overhead(*key, ('Expires',)) + attribute_size(attribute),
-                kind=next(iter(attribute)),
-                payload=payload,
-                parts=functools.partial(self._codec.parts, payload),
-                is_new=is_new,
-            )
-        )
+        """Raise :class:`SessionTooLarge` if a save would; no call is made."""
+        self._data(self._name(session_id), items, payload, record)
 
     # -- saving ----------------------------------------------------------
 
-    def _save(self, name: str, lock_id: str, data: Item) -> None:
+    def _locked_record(self, name: str, lock_id: str) -> SessionRecord:
+        """The session under a lock, which another process may have taken."""
+        held = self._locks.held(lock_id)
+        if held is not None:
+            return held.record
+        item = self._calls.read(name, ConsistentRead=True)
         try:
-            self._unlock(name, lock_id, data)
-        except ConditionFailed as failed:
-            item = self._calls.stored_item(name, failed)
+            found = self._found(name, item)
+        except CorruptItem:
+            found = None
+        return only_record(found) or self.create_new_store_data()
+
+    def _save_of(
+        self,
+        name: str,
+        items: dict[str, Any],
+        payload: bytes,
+        record: SessionRecord,
+        lock_id: str,
+    ) -> Save:
+        data = self._data(name, items, payload, record)
+        receipts = record.receipts
+        if receipts:
+            # the list that an optimistic save has begun has no holes
             lock = LockId.parse(lock_id)
-            # Unless it was taken over, the lock left our hands by this very
-            # save, whose reply was lost; others may have saved since.
-            if not (item and lock and lock_not_taken_over(lock, item)):
-                raise lock_lost() from None
-
-    def _unlock(self, name: str, lock_id: str, attributes: Item) -> None:
-        try:
-            self._update(
-                name, attributes, *lock_condition(lock_id), more=UNLOCK
-            )
-        finally:
-            self._locks.leave_holder(name, lock_id)
-
-    def _still_ours(self, record: SessionRecord) -> dict[str, Any]:
-        """The condition that nobody has got hold of what was read."""
-        if record.lock_id is None:
-            condition = unchanged(record)
-            values = {':count': number(record.lock_count)}
-        else:
-            condition, values = lock_condition(record.lock_id)
-        return {
-            'ConditionExpression': condition,
-            'ExpressionAttributeValues': values,
-        }
-
-    def _transact(self, writes: list[dict[str, Any]]) -> None:
-        """Put a new item and delete the old one, or neither.
-
-        A new item that is there is our own, its reply lost.
-        """
-        try:
-            self._calls.send('transact_write_items', TransactItems=writes)
-        except ConditionFailed as failed:
-            if failed.codes[:1] != ['ConditionalCheckFailed']:
-                raise
+            receipt = lock.token[:RECEIPT_LENGTH] if lock else '-'
+            data['SavedBy'] = remembered(receipt, receipts, RECEIPTS)
+            receipts = data['SavedBy']['S'].split()
+        saved = dataclasses.replace(
+            record,
+            items={},
+            lock_id=None,
+            expires=int(data['Expires']['N']),
+            version=record.version + 1,
+            receipts=receipts,
+            payload=payload,
+            attribute=data['SessionItems'],
+        )
+        return Save(data, self._owner_removed(record), saved)
 
     def _put(self, item: Item) -> None:
         """Create an item; one that is there is our own, its reply lost."""
@@ -466,9 +580,62 @@ class DynamoDBSessionStore:
         return {
             **self._calls.key(name),
             'CreateDate': number(record.created),
-            'Ver': VERSION,
+            'Ver': FORMAT,
+            'Version': {'N': '1'},
             **data,
         }
+
+    def _tombstone(
+        self, lock_id: str | None, record: SessionRecord | None = None
+    ) -> dict[str, Any]:
+        """The update that ends a session.
+
+        :param lock_id: the lock that must be held; where none is given, the
+            lock of whoever has it stays, so that its holder learns of the
+            end for certain.
+        :param record: the session that must be unchanged, if there is no
+            `lock_id`.
+        """
+        now = self._calls.now()
+        attributes: Item = {
+            'Ended': number(now),
+            **self._expiry.attributes_of(int(now) + TOMBSTONE_SECONDS),
+        }
+        values: Item = {}
+        names = {}
+        removed: tuple[str, ...] = DATA
+        if lock_id is not None:
+            condition, values = lock_held(lock_id)
+            removed = DATA + LOCK
+        elif record is not None:
+            condition, values = unchanged(record, time.time())
+        else:
+            condition = f'{PRESENT} AND {NOT_ENDED}'
+            names = {'#key': self.table.key_name}
+        parameters = update(
+            attributes,
+            condition,
+            values,
+            remove=removed,
+            ttl_attribute=self.settings.ttl_attribute,
+        )
+        names |= parameters['ExpressionAttributeNames']
+        return {**parameters, 'ExpressionAttributeNames': names}
+
+    def _touch(self, name: str, record: SessionRecord) -> bool:
+        """Slide the expiry, if the timeout is that of `record`."""
+        condition, values = timeout_unchanged(record, time.time())
+        parameters = update(
+            self._expiry.attributes(record),
+            condition,
+            values,
+            ttl_attribute=self.settings.ttl_attribute,
+        )
+        try:
+            self._calls.on_item('update_item', name, **parameters)
+        except ConditionFailed:
+            return False
+        return True
 
     def _data(
         self,
@@ -478,81 +645,127 @@ class DynamoDBSessionStore:
         record: SessionRecord,
     ) -> Item:
         """The attributes that a save writes."""
-        data = self._expiry(record)
+        data = self._expiry.attributes(record)
         if record.timeout is not None:
             data['SessionTimeout'] = number(record.timeout)
+        size = overhead(self.table.key_name, len(name.encode()), tuple(data))
+        if record.owner is not None:
+            data['Owner'] = {'S': record.owner}
+        size += extra_size(record)
         data['SessionItems'] = self._codec.attribute(
-            payload,
-            items,
-            name,
-            overhead(self.table.key_name, len(name.encode()), tuple(data)),
+            payload, items, name, size
         )
-        if self._recorder is not None:
-            self._note(self._recorder, name, payload, data, is_new=True)
+        if self._calls.recorder.listens:
+            attribute = data['SessionItems']
+            self._record_attribute(name, payload, attribute, is_new=True)
         return data
 
-    def expires_at(self, record: SessionRecord | None = None) -> int:
+    def expires_at(self, record: SessionRecord) -> int:
         """When a session used right now ends, in seconds since the epoch."""
-        timeout = self.settings.timeout
-        if record is not None and record.timeout is not None:
-            timeout = record.timeout
-        end = NEVER if timeout is None else int(time.time()) + timeout
-        longest = self.settings.absolute_timeout
-        if record is not None and longest is not None:
-            end = min(end, record.created + longest)
-        return end
+        return self._expiry.end(record)
 
-    def _expiry(self, record: SessionRecord | None) -> Item:
-        end = self.expires_at(record)
-        attributes = {'Expires': number(end)}
-        if self.settings.ttl_attribute not in ('', 'Expires'):
-            attributes[self.settings.ttl_attribute] = number(
-                end + self.settings.ttl_grace
-            )
-        return attributes
+    def _owner_removed(self, record: SessionRecord) -> tuple[str, ...]:
+        has_no_owner = record.owner is None and self.settings.owner_index
+        return ('Owner',) if has_no_owner else ()
 
     # -- reading ---------------------------------------------------------
 
-    def _living_record(self, name: str, item: Item) -> SessionRecord | None:
+    def _found(self, name: str, item: Item | None) -> Found:
         """The session in a stored item; None if its time is over."""
-        record = self._codec.record(item, name)
-        longest = self.settings.absolute_timeout
-        end = record.expires
-        if longest is not None:
-            end = min(end, record.created + longest)
-        if end <= int(time.time()):
+        if item is None:
             return None
-        if self._recorder is not None:
-            payload = record.payload
-            self._note(self._recorder, name, payload, item, is_new=False)
+        if 'Ended' in item:
+            return ended_session(item)
+        record = self._codec.record(item, name)
+        if self._expiry.is_too_old(record):
+            return None
+        if not is_unexpired(item) and not self._is_held(item):
+            return None
+        if self._calls.recorder.listens:
+            self._record_snapshot(name, record)
         return record
+
+    def _is_held(self, item: Item) -> bool:
+        """Whether a living request holds the lock of an item."""
+        if 'LockId' not in item:
+            return False
+        since = optional_number(item, 'LockDate') or 0
+        return self._calls.now() - since < self.settings.lock_lease
 
     def _name(self, session_id: str) -> str:
         return hash_key(session_id, self.settings.application)
 
-    def _update(
+    # -- recording -------------------------------------------------------
+
+    def _report_corrupt(self, error: CorruptItem) -> None:
+        log.warning(
+            'a stored session is corrupt and counts as none: %s', error
+        )
+        self._calls.recorder.record_event(ItemCorrupt)
+
+    def _record_snapshot(self, name: str, record: SessionRecord) -> None:
+        self._record_attribute(
+            name, record.payload, record.attribute, is_new=False
+        )
+
+    def _record_attribute(
         self,
         name: str,
-        attributes: Item,
-        condition: str,
-        values: Item,
-        more: str = '',
+        payload: bytes,
+        attribute: dict[str, Any],
+        is_new: bool,
     ) -> None:
-        """Set `attributes`, and do `more`, under a `condition`."""
-        ttl = self.settings.ttl_attribute
-        parameters = update(attributes, condition, values, more, ttl)
-        self._calls.on_item('update_item', name, **parameters)
+        key = self.table.key_name, len(name.encode())
+        self._calls.recorder.record_snapshot(
+            SessionSnapshot(
+                name=name,
+                size=overhead(*key, ('Expires',)) + attribute_size(attribute),
+                kind=next(iter(attribute)),
+                payload=payload,
+                parts=functools.partial(self._codec.parts, payload),
+                is_new=is_new,
+            )
+        )
+
+
+def only_record(found: Found) -> SessionRecord | None:
+    return found if isinstance(found, SessionRecord) else None
+
+
+def extra_size(record: SessionRecord) -> int:
+    """Bytes of the attributes that few sessions have."""
+    extra: Item = {}
+    if record.owner is not None:
+        extra['Owner'] = {'S': record.owner}
+    if record.receipts:
+        extra['SavedBy'] = {'S': ' '.join(record.receipts)}
+    if record.taken_over:
+        extra['TakenOver'] = {'S': ' '.join(map(str, record.taken_over))}
+    return item_size(extra)
+
+
+def error_of(
+    outcome: Outcome, not_saved: SessionLockLost | SessionConflict
+) -> SessionLockLost | SessionConflict | SessionStoreUnavailable:
+    """What a request is told of a save that was refused."""
+    if outcome is Outcome.NOT_SAVED:
+        return not_saved
+    return unavailable(
+        'the reply to a save was lost, and the item does not tell whether '
+        'it was carried out',
+        'unknown',
+    )
 
 
 def lock_lost() -> SessionLockLost:
     return SessionLockLost(
-        'the lock of the session was taken over, or the session removed, '
+        'the lock of the session was taken over, or the session has ended, '
         'before this request saved; nothing of it was saved'
     )
 
 
 def conflict() -> SessionConflict:
     return SessionConflict(
-        'somebody else saved or locked the session after this optimistic '
+        'somebody else saved the session, or ended it, after this optimistic '
         'request had read it; nothing of it was saved'
     )

@@ -1,6 +1,6 @@
-"""What an operator does to stored sessions, as DynamoDB expressions.
+"""What an operator does to stored sessions, whoever they belong to.
 
-Sessions go by the name under which they are stored, never by their id.
+A session is named by the key under which it is stored, never by its id.
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ from ..dynamodb.errors import error_code
 from ..dynamodb.scan import Progress, TableScan
 from ..dynamodb.table import Table
 from ..errors import SessionStoreUnavailable
+from ..settings import StoreSettings
+from . import expressions
+from .expiry import TOMBSTONE_SECONDS, Expiry
 from .item import CorruptItem, belongs_to, item_size, whole_number
 from .lease import CLOCK_SKEW
 
-UNLOCK = (
-    # the fence: a save of the holder must not pass for its own lost reply
-    'SET TakenOver = if_not_exists(LockCount, :zero) REMOVE LockId, LockDate'
-)
-#: A condition that no item fulfils.
-NEVER = 'attribute_exists(#key) AND attribute_not_exists(#key)'
 #: About how many items a segment has when the table is sampled.
 SAMPLE_SEGMENT = 50
 #: DynamoDB's limit on the number of segments.
@@ -33,50 +30,54 @@ MOST_SEGMENTS = 1_000_000
 
 
 class StoredSessions:
-    """The sessions in a table, whoever they belong to.
+    """The sessions in a table, by the names of their items.
 
     Each method raises :class:`SessionStoreUnavailable` when DynamoDB does
     not answer, or refuses.
     """
 
-    def __init__(self, calls: Calls, table: Table) -> None:
+    def __init__(
+        self, calls: Calls, table: Table, settings: StoreSettings
+    ) -> None:
         self._calls = calls
         self._table = table
+        self._expiry = Expiry(settings)
+        self._ttl_attribute = settings.ttl_attribute
 
     def read(self, name: str) -> Item | None:
-        """The item; None for none."""
-        return self._calls.read(name, ConsistentRead=True)
+        """The item of a session; None where there is none, or it has ended."""
+        item = self._calls.read(name, ConsistentRead=True)
+        return None if item is None or 'Ended' in item else item
 
-    def unlock(self, name: str, lock_id: dict[str, str]) -> bool:
-        """Take the lock from whoever holds it as this ``LockId``.
+    def unlock(self, name: str, item: Item) -> bool:
+        """Take the lock from its holder in an `item` that was read.
 
         Should the holder come back, it finds that it has lost the lock.
-        False if it has given the lock back meanwhile.
+        False, and nothing is done, if the lock was released or renewed since.
         """
-        try:
-            self._calls.on_item(
-                'update_item',
-                name,
-                UpdateExpression=UNLOCK,
-                ConditionExpression='LockId = :seen',
-                ExpressionAttributeValues={
-                    ':seen': lock_id,
-                    ':zero': {'N': '0'},
-                },
-            )
-        except ConditionFailed:
-            return False
-        return True
+        return self._update(name, expressions.unlock(item))
 
     def delete(self, name: str) -> bool:
-        """Delete a session, locked or not; False if there was none."""
+        """End a session, locked or not; False if there was none.
+
+        It leaves a tombstone for a minute, so that the request that holds
+        the session learns that nothing of it was saved.
+        """
+        now = time.time()
+        return self._update(
+            name,
+            expressions.end_session(
+                now,
+                self._expiry.attributes_of(int(now) + TOMBSTONE_SECONDS),
+                self._table.key_name,
+                self._ttl_attribute,
+            ),
+        )
+
+    def _update(self, name: str, parameters: dict[str, Any]) -> bool:
+        """Whether the condition of an ``UpdateItem`` held."""
         try:
-            self._calls.on_item(
-                'delete_item',
-                name,
-                ConditionExpression='attribute_exists(#key)',
-                ExpressionAttributeNames={'#key': self._table.key_name},
-            )
+            self._calls.on_item('update_item', name, **parameters)
         except ConditionFailed:
             return False
         return True
@@ -87,7 +88,7 @@ class StoredSessions:
         The writes have a condition that never holds, so nothing is written.
         """
         never: dict[str, Any] = {
-            'ConditionExpression': NEVER,
+            'ConditionExpression': expressions.IMPOSSIBLE,
             'ExpressionAttributeNames': {'#key': self._table.key_name},
         }
         key = {'Key': self._calls.key(name)}
@@ -96,7 +97,11 @@ class StoredSessions:
             'PutItem': ('put_item', {'Item': {**key['Key']}, **never}),
             'UpdateItem': (
                 'update_item',
-                {**key, 'UpdateExpression': 'REMOVE Flags', **never},
+                {
+                    **key,
+                    'UpdateExpression': expressions.HARMLESS_UPDATE,
+                    **never,
+                },
             ),
             'DeleteItem': ('delete_item', {**key, **never}),
             'Scan': ('scan', {'Limit': 1}),
@@ -122,6 +127,7 @@ class Counts:
     """What a :class:`SessionCounter` found, and the ``sizes`` in bytes."""
 
     live: int = 0
+    ended: int = 0
     expired: int = 0
     locked: int = 0
     abandoned: int = 0
@@ -131,13 +137,17 @@ class Counts:
 
     @property
     def seen(self) -> int:
-        return self.live + self.expired + self.corrupt + self.others
+        return (
+            self.live + self.ended + self.expired + self.corrupt + self.others
+        )
 
 
 class SessionCounter:
     """Counts sessions of an `application`, None for all, by what they are.
 
-    ``abandoned`` locks are those that the next request takes over at once;
+    ``live`` sessions include those that are ``locked``. ``ended`` are those
+    removed within the last minute. ``abandoned`` locks are those that the
+    next request takes over at once;
     ``others`` are items that are none of this application's sessions.
 
     :param lease: of a lock, in seconds.
@@ -157,11 +167,11 @@ class SessionCounter:
         self._mutex = threading.Lock()
         self.counts = Counts()
 
-    def whole(self, sweep: TableScan) -> Progress:
-        """Count the whole table; a generator, as ``TableScan.walk``."""
-        return sweep.walk(self._count_all)
+    def count_table(self, scan: TableScan) -> Progress:
+        """Count the whole table; a generator, as :meth:`TableScan.run`."""
+        return scan.run(self._count_all)
 
-    def sample(self, sessions: int, items: int) -> None:
+    def count_sample(self, sessions: int, items: int) -> None:
         """Count about so many `sessions`, from places chosen at random.
 
         :param items: how many the table has, roughly.
@@ -201,19 +211,25 @@ class SessionCounter:
         if not belongs_to(self._application, name):
             self.counts.others += 1
             return
+        if 'Ended' in item:
+            self.counts.ended += 1
+            return
         now = time.time()
         try:
-            living = whole_number(item, 'Expires') > now
-            locked = living and 'LockId' in item
+            unexpired = whole_number(item, 'Expires') > now
+            locked = 'LockId' in item
             since = whole_number(item, 'LockDate') if locked else now
             size = item_size(item)
         except (AttributeError, CorruptItem, TypeError):
             self.counts.corrupt += 1
             return
+        abandoned = is_abandoned(since, self._lease, now)
+        # an expired session whose lock is alive counts as living
+        living = unexpired or (locked and not abandoned)
         self.counts.live += living
         self.counts.expired += not living
-        self.counts.locked += locked
-        self.counts.abandoned += is_abandoned(since, self._lease, now)
+        self.counts.locked += living and locked
+        self.counts.abandoned += living and abandoned
         self.counts.sizes.append(size)
 
 

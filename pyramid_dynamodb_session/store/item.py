@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import functools
 import hashlib
 import math
 import zlib
@@ -19,14 +18,17 @@ from .encryption import Cipher
 ITEM_LIMIT = 400 * 1024
 #: The most bytes that a stored session may expand to.
 PAYLOAD_LIMIT = 4 * 1024 * 1024
+#: How many take-overs, and how many saves, an item remembers.
+TAKE_OVERS = 8
+RECEIPTS = 16
 #: Bytes kept free for ``TakenOver`` and ``SavedBy``, which come later.
-RESERVE = 128
+RESERVE = 256
 #: DynamoDB bills a write by each started KB of the whole item.
 WRITE_UNIT = 1024
 #: No date, timeout or count is as large.
 NUMBER_LIMIT = 10**15
-#: The format that this version writes and reads.
-VERSION = {'N': '1'}
+#: The record format that this version writes and reads, ``Ver``.
+FORMAT = {'N': '1'}
 
 
 class CorruptItem(Exception):
@@ -60,7 +62,8 @@ class SessionRecord:
     ``created`` and ``expires`` are seconds since the epoch; ``lock_id`` is
     None unless the record was read with :meth:`get_item_exclusive
     <pyramid_dynamodb_session.DynamoDBSessionStore.get_item_exclusive>`.
-    ``timeout`` is the session's own, in seconds, where it has one.
+    ``timeout`` is the session's own, in seconds, where it has one;
+    ``owner`` is the hash under which its owner is stored.
     """
 
     items: dict[str, Any] = dataclasses.field(repr=False)
@@ -68,9 +71,25 @@ class SessionRecord:
     expires: int
     lock_id: str | None = dataclasses.field(default=None, repr=False)
     timeout: int | None = None
-    lock_count: int = 0
-    saved_by: list[str] = dataclasses.field(default_factory=list, repr=False)
+    version: int = 0
+    owner: str | None = dataclasses.field(default=None, repr=False)
+    taken_over: list[int] = dataclasses.field(default_factory=list, repr=False)
+    receipts: list[str] = dataclasses.field(default_factory=list, repr=False)
     payload: bytes = dataclasses.field(default=b'', repr=False)
+    #: ``SessionItems`` as it is stored
+    attribute: dict[str, Any] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EndedSession:
+    """A tombstone: the session was removed, or moved to another id.
+
+    ``at`` is when, in seconds since the epoch by DynamoDB's clock.
+    """
+
+    at: int
 
 
 class ItemCodec:
@@ -97,6 +116,10 @@ class ItemCodec:
                 f'{type(error).__name__}',
                 key=key,
             ) from error
+
+    def loads(self, payload: bytes) -> Any:
+        """The items in a `payload` that :meth:`dumps` has made."""
+        return self._serializer.loads(payload)
 
     def parts(self, payload: bytes) -> dict[str, bytes]:
         """What each key in a `payload` would be stored as alone."""
@@ -165,7 +188,7 @@ class ItemCodec:
 
     def record(self, item: Item, name: str) -> SessionRecord:
         """The session in the stored `item`; CorruptItem if it is none."""
-        if item.get('Ver') != VERSION:
+        if item.get('Ver') != FORMAT:
             raise CorruptItem('Ver')
         payload = self._payload(item, name)
         try:
@@ -181,9 +204,12 @@ class ItemCodec:
             created=whole_number(item, 'CreateDate'),
             expires=whole_number(item, 'Expires'),
             timeout=optional_number(item, 'SessionTimeout'),
-            lock_count=optional_number(item, 'LockCount') or 0,
-            saved_by=saved_by(item),
+            version=optional_number(item, 'Version') or 0,
+            owner=optional_text(item, 'Owner'),
+            taken_over=taken_over_of(item),
+            receipts=receipts_of(item),
             payload=payload,
+            attribute=item['SessionItems'],
         )
 
     def _payload(self, item: Item, name: str) -> bytes:
@@ -209,7 +235,6 @@ class ItemCodec:
             raise CorruptItem(f'SessionItems ({error})') from None
 
 
-@functools.lru_cache(1024)
 def hash_key(session_id: str, application: str | None) -> str:
     """The provider's ``GetHashKey``, with the id hashed at rest."""
     digest = hashlib.sha256(session_id.encode()).digest()
@@ -276,14 +301,38 @@ def optional_number(item: Item, name: str) -> int | None:
     return whole_number(item, name) if name in item else None
 
 
-def saved_by(item: Item) -> list[str]:
-    """The tokens of the last optimistic saves, the last one first."""
-    if 'SavedBy' not in item:
-        return []
+def ended_session(item: Item) -> EndedSession:
+    return EndedSession(whole_number(item, 'Ended'))
+
+
+def optional_text(item: Item, name: str) -> str | None:
+    if name not in item:
+        return None
+    text = item[name].get('S')
+    if not isinstance(text, str):
+        raise CorruptItem(name)
+    return text
+
+
+def receipts_of(item: Item) -> list[str]:
+    """The receipts of the last saves, the newest first."""
+    return (optional_text(item, 'SavedBy') or '').split()
+
+
+def taken_over_of(item: Item) -> list[int]:
+    """The counts of the last locks taken over, the newest first."""
+    counts = (optional_text(item, 'TakenOver') or '').split()
     try:
-        return str(item['SavedBy']['S']).split()
-    except (KeyError, TypeError):
-        return []
+        return [int(count) for count in counts]
+    except ValueError:
+        raise CorruptItem('TakenOver') from None
+
+
+def remembered(
+    newest: Any, earlier: Sequence[Any], most: int
+) -> dict[str, str]:
+    """The attribute that lists the `newest` and what came `earlier`."""
+    return {'S': ' '.join(map(str, [newest, *earlier][:most]))}
 
 
 def write_units(size: int) -> int:

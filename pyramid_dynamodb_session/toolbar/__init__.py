@@ -10,7 +10,7 @@ from typing import Any
 
 from pyramid_debugtoolbar.panels import DebugPanel
 
-from .._recorder import Recorder, SessionSnapshot
+from .._recorder import RequestRecorder, SessionSnapshot
 from ..events import (
     LockLost,
     LockTaken,
@@ -40,7 +40,7 @@ class Notes:
     """What was noted of one session, in the words of the panel."""
 
     def __init__(self, session: DynamoDBSession) -> None:
-        self._recorder = session.recorder or Recorder(None)
+        self._recorder = recorder_of(session)
         #: the seconds that each kind of event took, the last of its kind
         self._seconds = {
             happening.kind: happening.seconds
@@ -136,6 +136,14 @@ class Notes:
         return sorted(keys, key=lambda row: (-row[1], row[0]))
 
 
+def recorder_of(session: DynamoDBSession) -> RequestRecorder:
+    """What was recorded of a session; nothing, if nobody listened."""
+    recorder = session._work.recorder
+    if isinstance(recorder, RequestRecorder):
+        return recorder
+    return RequestRecorder(str, lambda: None)
+
+
 def change(after: bytes, before: bytes | None) -> str:
     if before is None:
         return 'added'
@@ -157,7 +165,9 @@ def times(number: int) -> str:
 
 def sessions_of(request: Any) -> list[DynamoDBSession]:
     """The sessions that a request asked for; none is loaded."""
-    sessions = [life.session for life in lifecycles_of(request).values()]
+    sessions = [
+        lifecycle.session for lifecycle in lifecycles_of(request).values()
+    ]
     # a subrequest has that of its parent
     shared = vars(request).get('session')
     if not sessions and isinstance(shared, DynamoDBSession):

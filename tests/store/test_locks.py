@@ -1,0 +1,193 @@
+"""Locking and releasing a session in the table."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from pyramid_dynamodb_session import (
+    DynamoDBSessionStore,
+    SessionLockLost,
+    SessionLockTimeout,
+)
+from tests.support.sessions import (
+    ID,
+    MakeStore,
+    Plant,
+    RawItem,
+    create,
+    is_about,
+    items,
+    locked,
+    raw,
+    seconds,
+)
+from tests.support.together import together, wait_until
+
+#: Strings that no holder of a lock was ever given.
+UNKNOWN_LOCK_IDS = [
+    '',
+    '0',
+    'x',
+    '1.',
+    '.x',
+    '1.x',
+    '-1.x',
+    '9' * 50 + '.x',
+    '٣.x',
+]
+
+
+def test_lock_is_held_by_one_at_a_time(
+    store: DynamoDBSessionStore, other: DynamoDBSessionStore
+) -> None:
+    create(store)
+    record = locked(store)
+    with pytest.raises(SessionLockTimeout):
+        other.get_item_exclusive(ID)
+    store.release_item_exclusive(ID, record.lock_id)
+    again = locked(other)
+    assert again.lock_id != record.lock_id
+    assert again.lock_count == record.lock_count + 1
+
+
+def test_lock_released_by_another_server_goes_to_the_waiting_request(
+    store: DynamoDBSessionStore, make_store: MakeStore
+) -> None:
+    create(store)
+    lock_id = locked(store).lock_id
+    waiting = make_store(lock_wait=30)
+
+    def give_back() -> None:
+        time.sleep(0.2)
+        store.release_item_exclusive(ID, lock_id)
+
+    record, _ = together([lambda: locked(waiting), give_back])
+    assert record.items == {'n': 1}
+
+
+def test_release_unlocks_and_slides(
+    store: DynamoDBSessionStore, plant: Plant, raw_item: RawItem
+) -> None:
+    item = plant(Expires=seconds(60))
+    store.release_item_exclusive(ID, locked(store).lock_id)
+    released = raw(raw_item)
+    assert is_about(released['Expires'], 1200)
+    assert released == item | {
+        'Expires': released['Expires'],
+        'LockCount': {'N': '1'},
+    }
+
+
+@pytest.mark.parametrize('lock_id', UNKNOWN_LOCK_IDS)
+def test_unknown_lock_id_does_nothing(
+    lock_id: str, store: DynamoDBSessionStore, raw_item: RawItem
+) -> None:
+    create(store)
+    held = locked(store).lock_id
+    before = raw(raw_item)
+    store.release_item_exclusive(ID, lock_id)
+    assert not store.renew_lock(ID, lock_id)
+    with pytest.raises(SessionLockLost):
+        store.remove_item(ID, lock_id)
+    assert raw(raw_item) == before
+    store.set_and_release_item_exclusive(ID, {'n': 2}, held)
+    assert items(store) == {'n': 2}
+
+
+@pytest.mark.parametrize('lock_id', [None, *UNKNOWN_LOCK_IDS, '7.x'])
+def test_saving_with_an_unknown_lock_id_is_refused(
+    lock_id: Any, store: DynamoDBSessionStore, raw_item: RawItem
+) -> None:
+    create(store)
+    before = raw(raw_item)
+    with pytest.raises(SessionLockLost):
+        store.set_and_release_item_exclusive(ID, {'n': 2}, lock_id)
+    assert raw(raw_item) == before
+
+
+def test_lock_of_another_session_does_nothing(
+    store: DynamoDBSessionStore, raw_item: RawItem
+) -> None:
+    create(store)
+    create(store, 'another')
+    lock_id = locked(store).lock_id
+    locked(store, 'another')
+    before = raw(raw_item, 'another')
+    store.release_item_exclusive('another', lock_id)
+    assert raw(raw_item, 'another') == before
+
+
+def test_lock_is_taken_over_and_the_late_holder_is_told(
+    store: DynamoDBSessionStore, make_store: MakeStore, raw_item: RawItem
+) -> None:
+    create(store)
+    dead = locked(store).lock_id
+    living = locked(make_store(lock_lease=0.1)).lock_id
+    assert raw(raw_item)['TakenOver'] == {'N': '1'}
+    with pytest.raises(SessionLockLost):
+        store.set_and_release_item_exclusive(ID, {'n': 'dead'}, dead)
+    with pytest.raises(SessionLockLost):
+        store.remove_item(ID, dead)
+    store.release_item_exclusive(ID, dead)
+    assert not store.renew_lock(ID, dead)
+    store.set_and_release_item_exclusive(ID, {'n': 'living'}, living)
+    with pytest.raises(SessionLockLost):
+        store.set_and_release_item_exclusive(ID, {'n': 'dead'}, dead)
+    assert items(store) == {'n': 'living'}
+
+
+def test_save_whose_reply_was_lost_is_no_lost_lock(
+    store: DynamoDBSessionStore, other: DynamoDBSessionStore
+) -> None:
+    create(store)
+    lock_id = locked(store).lock_id
+    store.set_and_release_item_exclusive(ID, {'n': 2}, lock_id)
+    later = locked(other).lock_id
+    other.set_and_release_item_exclusive(ID, {'n': 3}, later)
+    store.set_and_release_item_exclusive(ID, {'n': 2}, lock_id)
+    assert items(store) == {'n': 3}
+
+
+def test_save_of_a_removed_session_is_a_lost_lock(
+    store: DynamoDBSessionStore, raw_item: RawItem
+) -> None:
+    create(store)
+    lock_id = locked(store).lock_id
+    store.remove_item(ID)
+    with pytest.raises(SessionLockLost):
+        store.set_and_release_item_exclusive(ID, {'n': 2}, lock_id)
+    assert raw_item(ID) is None
+
+
+def test_renewed_lock_gets_another_date_and_nothing_else(
+    store: DynamoDBSessionStore, raw_item: RawItem
+) -> None:
+    create(store)
+    lock_id = locked(store).lock_id
+    before = raw(raw_item)
+    assert store.renew_lock(ID, lock_id)
+    after = raw(raw_item)
+    assert int(after['LockDate']['N']) > int(before['LockDate']['N'])
+    assert after == before | {'LockDate': after['LockDate']}
+
+
+def test_lock_of_another_process_can_be_renewed(
+    store: DynamoDBSessionStore, other: DynamoDBSessionStore
+) -> None:
+    create(store)
+    assert other.renew_lock(ID, locked(store).lock_id)
+
+
+def test_lock_is_renewed_in_the_background(
+    make_store: MakeStore, raw_item: RawItem
+) -> None:
+    store = make_store(lock_lease=0.3)
+    create(store)
+    record = locked(store)
+    date = raw(raw_item)['LockDate']
+    store.renew_while_alive(record, ID, record.lock_id)
+    wait_until(lambda: raw(raw_item)['LockDate'] != date)
+    store.release_item_exclusive(ID, record.lock_id)
