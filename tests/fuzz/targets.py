@@ -10,7 +10,11 @@ from pyramid.request import Request
 
 from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
 from pyramid_dynamodb_session.curl import BINARY_DECODER
-from pyramid_dynamodb_session.serializer import JSONSerializer
+from pyramid_dynamodb_session.serializer import (
+    DECODERS,
+    JSONSerializer,
+    changed_by_storing,
+)
 from pyramid_dynamodb_session.serializer import decode as decode_json
 from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.store.encryption import Cipher
@@ -32,6 +36,8 @@ KEYS = (b'1' * 32, b'2' * 32)
 PLAIN = SessionCookie(FactorySettings())
 SIGNED = SessionCookie(FactorySettings(secret=('s' * 32, 't' * 32)))
 CIPHER = Cipher(KEYS)
+SERIALIZER = JSONSerializer()
+TAGS = sorted({*DECODERS} - {'~tuple'})
 CODECS = (
     ItemCodec(JSONSerializer()),
     ItemCodec(JSONSerializer(), KEYS),
@@ -77,6 +83,25 @@ def item(data: bytes) -> None:
         return
     if isinstance(reply, dict):
         decode(reply)
+
+
+def serializer(data: bytes) -> None:
+    """Read what may be a session: what comes back as it was, or ValueError.
+
+    The first byte chooses whether the rest is read as a tag's value.
+    """
+    tag, rest = data[:1], data[1:]
+    if tag and tag[0] < len(TAGS):
+        rest = f'{{"{TAGS[tag[0]]}":'.encode() + rest + b'}'
+    try:
+        found = SERIALIZER.loads(rest)
+        written = SERIALIZER.dumps(found)
+    except (RecursionError, ValueError):
+        return
+    assert SERIALIZER.dumps(SERIALIZER.loads(written)) == written
+    # only by hand is there a tuple that is in no set
+    if b'tuple' not in data:
+        assert changed_by_storing(found) == []
 
 
 def decode(item: dict[str, Any]) -> None:
