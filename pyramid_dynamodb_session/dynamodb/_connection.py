@@ -224,8 +224,8 @@ class Pool:
 
     def _failure(self, kind: Any, error: Exception) -> Exception:
         failure: Exception = kind(
-            endpoint_url=self._origin,
-            proxy_url=self._proxy,
+            endpoint_url=str(self._origin),
+            proxy_url=str(self._proxy),
             error=str(error) or type(error).__name__,
         )
         return failure
