@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pyramid.httpexceptions import HTTPInternalServerError
+
 from ._recorder import Recorder
 from .errors import (
     SessionClosed,
@@ -524,8 +526,12 @@ class UnitOfWork:
 
     def _report_failure(self, error: SessionError, start: float) -> None:
         if not isinstance(error, LOGGED_OR_USUAL):
-            log.warning(
-                '%s: %s', self.recorder.request_line() or 'a request', error
+            is_bug = isinstance(error, HTTPInternalServerError)
+            log.log(
+                logging.ERROR if is_bug else logging.WARNING,
+                '%s: %s',
+                self.recorder.request_line() or 'a request',
+                error,
             )
         self.recorder.record_error(str(error))
         event = FAILURES.get(type(error))
