@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pyramid.httpexceptions import HTTPInternalServerError
-
 from ._recorder import Recorder
 from .errors import (
     SessionClosed,
@@ -25,7 +23,9 @@ from .errors import (
     SessionLockTimeout,
     SessionReadOnly,
     SessionResponseError,
+    SessionSerializationError,
     SessionStoreUnavailable,
+    SessionTooLarge,
 )
 from .events import (
     LockLost,
@@ -59,6 +59,8 @@ FAILURES: dict[type[SessionError], type[SessionEvent]] = {
 }
 #: Logged where they come from, or a matter of course.
 LOGGED_OR_USUAL = (SessionStoreUnavailable, SessionConflict)
+#: What the application has put into the session, and should not have.
+PROGRAMMING_ERRORS = (SessionSerializationError, SessionTooLarge)
 #: Seconds after the end of a session within which a request of it that begins
 #: counts as overtaken by a logout or a login.
 OVERTAKEN_SECONDS = 10
@@ -526,9 +528,10 @@ class UnitOfWork:
 
     def _report_failure(self, error: SessionError, start: float) -> None:
         if not isinstance(error, LOGGED_OR_USUAL):
-            is_bug = isinstance(error, HTTPInternalServerError)
             log.log(
-                logging.ERROR if is_bug else logging.WARNING,
+                logging.ERROR
+                if isinstance(error, PROGRAMMING_ERRORS)
+                else logging.WARNING,
                 '%s: %s',
                 self.recorder.request_line() or 'a request',
                 error,

@@ -119,7 +119,7 @@ class ItemCodec:
         if isinstance(error, UnserializableValue) and error.path:
             key, *inner = error.path
             what = 'has a key of type' if error.is_key else 'holds a'
-            where = f' at {path_text(inner)}' if inner else ''
+            where = f' at {path_text(tuple(inner))}' if inner else ''
             return SessionSerializationError(
                 f'session[{key!r}] {what} {type_name(error.type)}{where}: '
                 'JSON can not store it; store its id, or set a serializer',
