@@ -6,6 +6,7 @@ here knows of a request or a cookie.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import secrets
@@ -114,12 +115,15 @@ class UnitOfWork:
         self.is_overtaken = False
         self._failure: SessionError | None = None
         self._is_busy = False
-        self._pid = os.getpid()
+        #: the process that has loaded it
+        self._pid = 0
         self._started_at = started_at or time.monotonic()
         #: the stored session that :meth:`invalidate` has left behind
         self._invalidated: tuple[str, str | None] | None = None
         self._lock_id: str | None = None
         self._start_anew(session_id)
+
+    _record: SessionRecord
 
     def _start_anew(self, session_id: str | None) -> None:
         """As if just made, to be looked for under `session_id`."""
@@ -191,7 +195,10 @@ class UnitOfWork:
     def must_save(self) -> SessionRecord:
         """Save in any case; returns what is to be stored besides the data."""
         self.write()
-        self._must_save = True
+        if not self._must_save:
+            self._must_save = True
+            # what was read stays as it was, for who gets the lock next
+            self._record = dataclasses.replace(self._record)
         return self._record
 
     def set_owner(self, owner: str | None) -> None:
@@ -199,8 +206,7 @@ class UnitOfWork:
         self.write()
         hashed = None if owner is None else self._store.hashed_owner(owner)
         if hashed != self._record.owner:
-            self._record.owner = hashed
-            self._must_save = True
+            self.must_save().owner = hashed
 
     def must_move(self) -> None:
         """Store it under a new id, and end the old one."""

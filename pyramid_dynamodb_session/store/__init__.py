@@ -194,16 +194,20 @@ class DynamoDBSessionStore:
 
         The provider's ``SetAndReleaseItemExclusive``.
         """
-        name = self._name(session_id)
         if new_item:
+            name = self._name(session_id)
             record = record or self.create_new_store_data()
             payload = payload or self.dumps(items)
             data = self._data(name, items, payload, record)
             self._put(self._new_item(name, data, record))
             return
         lock_id = str(lock_id)
+        held = self._locks.held(lock_id)
+        name = self._name(session_id) if held is None else held.name
         try:
-            record = record or self._locked_record(name, lock_id)
+            if record is None and held is not None:
+                record = held.record
+            record = record or self._locked_record(name)
             payload = payload or self.dumps(items)
             save = self._save_of(name, items, payload, record, lock_id)
         except (SessionSerializationError, SessionTooLarge):
@@ -582,11 +586,8 @@ class DynamoDBSessionStore:
 
     # -- saving ----------------------------------------------------------
 
-    def _locked_record(self, name: str, lock_id: str) -> SessionRecord:
-        """The session under a lock, which another process may have taken."""
-        held = self._locks.held(lock_id)
-        if held is not None:
-            return held.record
+    def _locked_record(self, name: str) -> SessionRecord:
+        """The session under a lock that another process has taken."""
         item = self._calls.read(name, ConsistentRead=True)
         try:
             found = self._found(name, item)
@@ -603,24 +604,11 @@ class DynamoDBSessionStore:
         lock_id: str,
     ) -> Save:
         data = self._data(name, items, payload, record)
-        receipts = record.receipts
-        if receipts:
+        if record.receipts:
             # the list that an optimistic save has begun has no holes
-            lock = LockId.parse(lock_id)
-            receipt = lock.token[:RECEIPT_LENGTH] if lock else '-'
-            data['SavedBy'] = remembered(receipt, receipts, RECEIPTS)
-            receipts = data['SavedBy']['S'].split()
-        saved = dataclasses.replace(
-            record,
-            items={},
-            lock_id=None,
-            expires=int(data['Expires']['N']),
-            version=record.version + 1,
-            receipts=receipts,
-            payload=payload,
-            attribute=data['SessionItems'],
-        )
-        return Save(data, self._owner_removed(record), saved)
+            receipt = LockId.parse(lock_id).token[:RECEIPT_LENGTH]
+            data['SavedBy'] = remembered(receipt, record.receipts, RECEIPTS)
+        return Save(data, self._owner_removed(record), record, payload)
 
     def _put(self, item: Item) -> None:
         """Create an item; one that is there is our own, its reply lost."""
@@ -667,7 +655,7 @@ class DynamoDBSessionStore:
         names = {}
         removed: tuple[str, ...] = DATA
         if lock_id is not None:
-            condition, values = lock_held(lock_id)
+            condition, values = lock_held(LockId.parse(lock_id))
             removed = DATA + LOCK
         elif record is not None:
             condition, values = unchanged(record, time.time())

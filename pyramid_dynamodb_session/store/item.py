@@ -47,13 +47,17 @@ class LockId:
         return f'{self.count}.{self.token}'
 
     @classmethod
-    def parse(cls, lock_id: object) -> LockId | None:
-        """The lock behind an opaque ``lock_id``; None if it can be none."""
+    def parse(cls, lock_id: object) -> LockId:
+        """The lock behind an opaque ``lock_id``.
+
+        Behind any other text there is a lock that nobody holds.
+        """
         count, _, token = str(lock_id).partition('.')
-        if not (token and count.isascii() and count.isdigit()):
-            return None
+        is_number = count.isascii() and count.isdigit()
         # no more digits than a number has in DynamoDB
-        return cls(token, int(count)) if len(count) <= 38 else None
+        if token and is_number and len(count) <= 38:
+            return cls(token, int(count))
+        return cls('nobody', 0)
 
 
 @dataclasses.dataclass
@@ -334,11 +338,15 @@ def optional_text(item: Item, name: str) -> str | None:
 
 def receipts_of(item: Item) -> list[str]:
     """The receipts of the last saves, the newest first."""
+    if 'SavedBy' not in item:
+        return []
     return (optional_text(item, 'SavedBy') or '').split()
 
 
 def taken_over_of(item: Item) -> list[int]:
     """The counts of the last locks taken over, the newest first."""
+    if 'TakenOver' not in item:
+        return []
     counts = (optional_text(item, 'TakenOver') or '').split()
     try:
         return [int(count) for count in counts]

@@ -150,7 +150,7 @@ def recorder_of(session: DynamoDBSession) -> RequestRecorder:
     recorder = session._work.recorder
     if isinstance(recorder, RequestRecorder):
         return recorder
-    return RequestRecorder(str, lambda: None)
+    return RequestRecorder()
 
 
 def change(after: bytes, before: bytes | None) -> str:
