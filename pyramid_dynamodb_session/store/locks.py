@@ -163,11 +163,8 @@ class Locks:
 
     def _leave(self, calls: Calls, ticket: Ticket) -> None:
         """Give up waiting; a lock on its way here goes to the next one."""
-        held = ticket.held
-        queue = self._process.get().queue
-        if held is None:
-            queue.leave(ticket)
-        else:
+        held = self._process.get().queue.give_up(ticket)
+        if held is not None:
             self._pass_on(calls, ticket, held)
 
     def _acquire_as_head(
