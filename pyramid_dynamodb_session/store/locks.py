@@ -165,6 +165,7 @@ class Locks:
         """Give up waiting; a lock on its way here goes to the next one."""
         held = self._process.get().queue.give_up(ticket)
         if held is not None:
+            self.forget(calls, held.lock_id)
             self._pass_on(calls, ticket, held)
 
     def _acquire_as_head(
@@ -226,7 +227,11 @@ class Locks:
             if observed is not None and observed.token == ticket.token:
                 if taken_from is not None:
                     self._report_take_over(calls, taken_from, wait)
-                return self._hold(ticket, item, observed, started)
+                record = self._hold(ticket, item, observed, started)
+                if version_differs(item, version):
+                    # handed on by a save whose reply was lost
+                    raise VersionChanged(item)
+                return record
             if observed is None or taken_from == observed:
                 if not is_unexpired(item):
                     return None

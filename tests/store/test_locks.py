@@ -24,6 +24,7 @@ from tests.support.sessions import (
     raw,
     seconds,
 )
+from tests.support.clocks import set_clock
 from tests.support.forks import forked
 from tests.support.together import together, wait_until
 
@@ -237,7 +238,7 @@ def test_session_that_expired_under_a_dead_holder_is_none(
     store: DynamoDBSessionStore, plant: Plant, raw_item: RawItem
 ) -> None:
     dead = {'LockId': {'S': 'dead'}, 'LockCount': {'N': '1'}}
-    item = plant(Expires=seconds(-1), LockDate=seconds(-11), **dead)
+    item = plant(Expires=seconds(-1), LockDate=seconds(-41), **dead)
     assert store.get_item(ID) is None
     assert store.get_item_exclusive(ID) is None
     assert raw(raw_item) == item
@@ -264,19 +265,18 @@ def test_clock_of_a_web_server_robs_no_living_holder(
     other: DynamoDBSessionStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of the holder's server or the waiter's, by more than CLOCK_SKEW."""
     create(store)
     items(other)
-    now = time.time
-    monkeypatch.setattr(time, 'time', lambda: now() + skew)
+    set_clock(monkeypatch, skew)
     lock_id = locked(store).lock_id
-    monkeypatch.setattr(time, 'time', now)
+    set_clock(monkeypatch, 0)
     with pytest.raises(SessionLockTimeout):
         other.get_item_exclusive(ID)
-    monkeypatch.setattr(time, 'time', lambda: now() - skew)
+    assert store.renew_lock(ID, lock_id)
+    set_clock(monkeypatch, -skew)
     with pytest.raises(SessionLockTimeout):
         other.get_item_exclusive(ID)
-    monkeypatch.setattr(time, 'time', now)
+    set_clock(monkeypatch, 0)
     store.set_and_release_item_exclusive(ID, {'n': 2}, lock_id)
 
 
