@@ -18,7 +18,6 @@ from pyramid_dynamodb_session.store.lock_queue import (
     LockQueue,
     Ticket,
 )
-from tests.support.together import wait_until
 
 KEY = 'key'
 

@@ -12,6 +12,8 @@ from pyramid_dynamodb_session import (
     SessionLockLost,
     SessionLockTimeout,
 )
+from tests.support.clocks import set_clock
+from tests.support.forks import forked
 from tests.support.sessions import (
     ID,
     MakeStore,
@@ -24,8 +26,6 @@ from tests.support.sessions import (
     raw,
     seconds,
 )
-from tests.support.clocks import set_clock
-from tests.support.forks import forked
 from tests.support.together import together, wait_until
 
 #: Strings that no holder of a lock was ever given.
