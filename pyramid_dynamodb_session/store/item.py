@@ -221,6 +221,7 @@ class ItemCodec:
             ) from error
         if not isinstance(items, dict):
             raise CorruptItem('SessionItems')
+        optional_number(item, 'LockCount')
         return SessionRecord(
             items=items,
             created=whole_number(item, 'CreateDate'),

@@ -229,6 +229,8 @@ class LeaseRenewer:
             if self._idle > 6:
                 self._idle = 0
                 self._is_running = False
+                # a lock that came meanwhile may have seen it running
+                self._is_running = bool(self._held)
             return self._is_running
 
     def _renew_due(self) -> None:

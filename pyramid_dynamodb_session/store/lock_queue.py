@@ -237,16 +237,26 @@ class LockQueue:
         :param must_yield: the next one lets other processes go first.
         """
         with self._mutex:
-            queue = self._queues.get(ticket.name)
-            if queue is None or ticket not in queue:
-                return
-            if queue[0] is not ticket:
-                queue.remove(ticket)
-                self._count_called(ticket)
-                return
-            self._call_next(ticket.name)
-            if queue:
-                queue[0].must_yield = must_yield
+            self._leave(ticket, must_yield)
+
+    def give_up(self, ticket: Ticket) -> HeldLock | None:
+        """Leave, unless the lock was handed on to this ticket meanwhile."""
+        with self._mutex:
+            if ticket.held is None:
+                self._leave(ticket, must_yield=False)
+            return ticket.held
+
+    def _leave(self, ticket: Ticket, must_yield: bool) -> None:
+        queue = self._queues.get(ticket.name)
+        if queue is None or ticket not in queue:
+            return
+        if queue[0] is not ticket:
+            queue.remove(ticket)
+            self._count_called(ticket)
+            return
+        self._call_next(ticket.name)
+        if queue:
+            queue[0].must_yield = must_yield
 
     def _call_next(self, name: str) -> None:
         queue = self._queues[name]

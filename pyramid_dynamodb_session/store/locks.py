@@ -179,10 +179,8 @@ class Locks:
 
     def _leave(self, calls: Calls, ticket: Ticket) -> None:
         """Give up waiting; a lock on its way here goes to the next one."""
-        held = ticket.held
-        if held is None:
-            ticket.process.queue.leave(ticket)
-        else:
+        held = ticket.process.queue.give_up(ticket)
+        if held is not None:
             self.forget(calls, held.lock_id)
             self._pass_on(calls, ticket, held)
 
@@ -239,17 +237,17 @@ class Locks:
                 continue
             started = time.monotonic()
             item = self._try_to_lock(calls, ticket, observed, version)
-            taken_from, observed = observed, self._holder(item)
             if item is None or 'Ended' in item:
                 return None if item is None else ended_session(item)
-            if observed is not None and observed.token == ticket.token:
-                if taken_from is not None:
-                    self._report_take_over(calls, taken_from, wait)
-                record = self._hold(ticket, item, observed, started)
+            if item.get('LockId') == {'S': ticket.token}:
+                if observed is not None:
+                    self._report_take_over(calls, observed, wait)
+                record = self._hold(ticket, item, started)
                 if version_differs(item, version):
                     # handed on by a save whose reply was lost
                     raise VersionChanged(item)
                 return record
+            taken_from, observed = observed, self._holder(item)
             if observed is None or taken_from == observed:
                 if not is_unexpired(item):
                     return None
@@ -259,19 +257,15 @@ class Locks:
                 wait.back_off()
 
     def _hold(
-        self,
-        ticket: Ticket,
-        item: Item,
-        observed: ObservedLock,
-        started: float,
+        self, ticket: Ticket, item: Item, started: float
     ) -> SessionRecord:
         """The session, which is locked by now; CorruptItem if it is none."""
-        lock = LockId(ticket.token, observed.count)
+        lock = LockId(ticket.token, lock_count(item))
         lock_id = str(lock)
         try:
             record = self._codec.record(item, ticket.name)
             record.lock_id = lock_id
-            date = int(float(observed.date))
+            date = whole_number(item, 'LockDate')
         except CorruptItem:
             self._release_by_call(self._calls, ticket.name, lock, None)
             raise
