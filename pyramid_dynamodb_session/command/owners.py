@@ -92,8 +92,8 @@ COMMANDS = {
         list_sessions,
         'list the sessions of one user',
         """\
-List the sessions of one user: the key under which each is stored, when it was
-created, when it expires. The setting dynamodb_session.owner_index is needed.""",
+List the sessions of one user: the key of each, when it was created and when it
+expires. The setting dynamodb_session.owner_index is needed.""",
         """\
 examples:
   dynamodb-session production.ini sessions --owner anna
