@@ -417,8 +417,8 @@ def found_bounds(results: Results) -> Iterable[tuple[str, str, list[float]]]:
     cpu = results.get('cpu', {}).get('data', {})
     wanted = [
         ('boto3', 'floor-boto3', '1.15 or less'),
-        ('curl', 'floor-boto3', '0.35 or less'),
-        ('curl', 'floor-pycurl', '1.5 or less'),
+        ('direct', 'floor-boto3', '0.25 or less'),
+        ('direct', 'floor-pycurl', '1.0 or less'),
     ]
     for name, floor, limit in wanted:
         if name in cpu and floor in cpu:
@@ -432,15 +432,15 @@ def found_bounds(results: Results) -> Iterable[tuple[str, str, list[float]]]:
                     ),
                 )
     load = results.get('throughput', {}).get('data', {})
-    if 'curl' in load and 'floor-boto3' in load:
-        for clients in load['curl']:
+    if 'direct' in load and 'floor-boto3' in load:
+        for clients in load['direct']:
             if clients == '16':
                 rates = [
                     [turn['per second'] for turn in load[name][clients]]
-                    for name in ('curl', 'floor-boto3')
+                    for name in ('direct', 'floor-boto3')
                 ]
                 yield (
-                    f'Requests per second: {label("curl")} ÷ '
+                    f'Requests per second: {label("direct")} ÷ '
                     f'{label("floor-boto3")}',
                     '2.5 or more',
                     ratios(*rates),

@@ -75,6 +75,7 @@ def includeme(config: Any) -> None:
         url,
     )
     config.add_settings(settings_for(url, config.get_settings()))
+    config.include('pyramid_dynamodb_session')
 
 
 def settings_for(url: str, settings: Mapping[str, str]) -> dict[str, str]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 from pyramid.exceptions import ConfigurationError
@@ -94,7 +95,8 @@ class StoreSettings:
         JSONSerializer(),
         'Dotted name of an object with ``dumps(obj) -> bytes`` and '
         "``loads(bytes) -> obj``, ValueError when malformed: Pyramid's "
-        'serializer contract. JSON unless given.',
+        'serializer contract. Unless given, JSON that keeps dates, decimals, '
+        'UUIDs, bytes and sets as well.',
     )
     encryption_keys: tuple[bytes, ...] = setting(
         _parsers.encryption_keys,
@@ -169,6 +171,15 @@ class StoreSettings:
                 'Expires, which says when the session ends'
             )
 
+    def warnings(self, prefix: str) -> Iterator[str]:
+        """What is allowed, and hardly what anybody wants."""
+        if self.lock_wait <= self.lock_lease:
+            yield (
+                f'{prefix}lock_wait ({self.lock_wait:g} s) is not above '
+                f'{prefix}lock_lease ({self.lock_lease:g} s): a worker that '
+                'crashes costs the next request of its session an error'
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FactorySettings(StoreSettings):
@@ -234,10 +245,10 @@ class FactorySettings(StoreSettings):
         'code the client itself. It replaces the settings of the connection.',
     )
     transport: str = setting(
-        _parsers.one_of('boto3', 'curl'),
+        _parsers.one_of('boto3', 'direct'),
         'boto3',
-        '``boto3``, or ``curl``: libcurl, with far less CPU time. Needs '
-        'the extra ``[curl]``.',
+        '``boto3``, or ``direct``: the same calls with a tenth of the CPU '
+        'time.',
     )
     session_state: str = setting(
         _parsers.one_of(*STATES),
@@ -358,6 +369,33 @@ def suggestion(name: str, known: Iterable[str], prefix: str) -> str:
     if close:
         return f'did you mean {prefix}{close[0]}?'
     return 'help(pyramid_dynamodb_session.DynamoDBSessionFactory) lists them'
+
+
+def refuse_similar_prefixes(settings: Iterable[str], prefix: str) -> None:
+    """Raise ConfigurationError for a setting of ours with a misspelt prefix.
+
+    Keys that only look alike are left alone: what follows has to be a
+    setting, and a number or word at the end of the prefix makes it another.
+    """
+    known = [field.name for field in dataclasses.fields(FactorySettings)]
+    for key in settings:
+        start, _, name = key.rpartition('.')
+        if key.startswith(prefix) or not is_similar(start, prefix):
+            continue
+        if difflib.get_close_matches(name, known, 1):
+            raise ConfigurationError(
+                f'{key} is no setting: {suggestion(name, known, prefix)}'
+            )
+
+
+def is_similar(start: str, prefix: str) -> bool:
+    """Whether a `start` is the `prefix` but for some letters or signs."""
+    one, other = (
+        re.sub('[^a-z0-9]|^pyramid', '', text.lower())
+        for text in (start, prefix)
+    )
+    ratio = difflib.SequenceMatcher(None, one, other).ratio()
+    return ratio > 0.88 and not one[-1].isdigit()
 
 
 def documents_settings(

@@ -19,7 +19,7 @@ from tests.support.servers import ROOT
 
 IMPORT = """
 import sys, pyramid_dynamodb_session
-assert not {'boto3', 'botocore', 'pycurl'} & set(sys.modules)
+assert not {'boto3', 'botocore'} & set(sys.modules)
 """
 
 
@@ -27,7 +27,7 @@ assert not {'boto3', 'botocore', 'pycurl'} & set(sys.modules)
 def benchmarks(endpoint: str, tmp_path: Path) -> dict[str, Any]:
     """What a quick run of the command has found and printed."""
     results = tmp_path / 'results.json'
-    names = 'floor-boto3,curl,cookie'
+    names = 'floor-boto3,direct,cookie'
     done = subprocess.run(
         [
             *(sys.executable, '-W', 'ignore', '-m', 'benchmarks'),
@@ -46,7 +46,7 @@ def test_benchmarks_say_what_a_request_costs(
     benchmarks: dict[str, Any],
 ) -> None:
     calls = benchmarks['calls']['data']
-    for name in ('floor-boto3', 'curl'):
+    for name in ('floor-boto3', 'direct'):
         assert [
             calls[name][request]['calls']
             for request in ('none', 'read', 'read+write')

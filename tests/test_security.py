@@ -680,7 +680,7 @@ def spoken(error: BaseException) -> str:
 
 
 @pytest.mark.filterwarnings('always')
-@pytest.mark.parametrize('transport', ['boto3', 'curl'])
+@pytest.mark.parametrize('transport', ['boto3', 'direct'])
 def test_nothing_secret_in_logs_reprs_errors_and_events(
     transport: str,
     proxied: dict[str, str],
