@@ -221,6 +221,16 @@ def end_session(
     return {**parameters, 'ExpressionAttributeNames': names}
 
 
+def sessions_of(owner_index: str, owner: str) -> dict[str, Any]:
+    """The ``Query`` for the sessions of an `owner`, hashed as it is stored."""
+    return {
+        'IndexName': owner_index,
+        'KeyConditionExpression': '#owner = :owner',
+        'ExpressionAttributeNames': {'#owner': 'Owner'},
+        'ExpressionAttributeValues': {':owner': {'S': owner}},
+    }
+
+
 def expired(now: float, dead_after: float) -> tuple[str, Item]:
     """The condition :data:`EXPIRED`, and its values.
 

@@ -1,6 +1,6 @@
 """The debug toolbar's panel: what a request did with its session.
 
-It shows what was recorded on the way, and makes no call of its own.
+It shows what was recorded during the request, and makes no call of its own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HIDDEN = 35
 
 
 class SessionReport:
-    """What a request did with one session, in the words of the panel."""
+    """What a request did with one session, as the panel shows it."""
 
     def __init__(self, session: DynamoDBSession) -> None:
         self._recorder = recorder_of(session)
@@ -48,16 +48,16 @@ class SessionReport:
         self.state = session.state
         self.error = self._recorder.error
         self.calls = [
-            (call, self._result_of(number))
+            (call, self._events_after(number))
             for number, call in enumerate(self._recorder.calls, 1)
         ]
         self.seconds = sum(call.seconds for call in self._recorder.calls)
         self.units = sum(call.units or 0 for call in self._recorder.calls)
 
-    def _result_of(self, number: int) -> str:
-        """What had happened when the call of this `number` was made."""
+    def _events_after(self, number: int) -> str:
+        """The events between the call of this `number` and the next one."""
         return ', '.join(
-            words(event.kind)
+            event_words(event.kind)
             for event in self._recorder.events
             if event.calls == number and event.kind != SessionUsed
         )
@@ -159,7 +159,7 @@ def change(after: bytes, before: bytes | None) -> str:
     return '' if after == before else 'changed'
 
 
-def words(event: type[SessionEvent]) -> str:
+def event_words(event: type[SessionEvent]) -> str:
     """``LockTaken`` as ``lock taken``."""
     return re.sub('(?<!^)(?=[A-Z])', ' ', event.__name__).lower()
 
@@ -215,12 +215,12 @@ class DynamoDBSessionPanel(DebugPanel):
 
 
 def listen(config: Any) -> None:
-    """Subscribe in the application: nothing is recorded for nobody."""
+    """Subscribe in the application, so that its requests are recorded."""
     config.add_subscriber(ignore, SessionEvent)
 
 
 def ignore(event: SessionEvent) -> None:
-    """The panel reads what was recorded."""
+    """The panel reads the recorder, not the event."""
 
 
 def includeme(config: Any) -> None:
