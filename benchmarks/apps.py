@@ -481,7 +481,7 @@ CONTENDERS = {
         color='#cccccc',
         is_floor=True,
     ),
-    'curl': Contender('ours, curl', ours('curl'), color='#d62728'),
+    'direct': Contender('ours, direct', ours('direct'), color='#d62728'),
     'luhn': Contender('pyramid_dynamodb_sessions', luhns, color='#2ca02c'),
     'flask': Contender(
         'Flask-Session, DynamoDB', flask_session, color='#9467bd'

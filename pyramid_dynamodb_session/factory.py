@@ -49,6 +49,8 @@ STATE = '_dynamodb_session_state'
 #: Where the environment keeps the ids that earlier attempts of pyramid_retry
 #: have stored, by the names of their cookies.
 STORED_IDS = 'pyramid_dynamodb_session.stored_ids'
+#: Where it keeps when the first attempt has asked for its session.
+STARTED_AT = 'pyramid_dynamodb_session.started_at'
 #: Where a registry keeps whether anybody listens; applications do not change.
 LISTENED = '_dynamodb_session_listened'
 
@@ -160,6 +162,9 @@ class RequestLifecycle:
             touch_interval=factory.settings.touch_interval,
             on_load=self._begin,
             recorder=self._recorder,
+            started_at=request.environ.setdefault(
+                STARTED_AT, time.monotonic()
+            ),
         )
         self.session = DynamoDBSession(self.work)
         self._is_finished = False

@@ -1,8 +1,7 @@
 """JSON, compact: how a session's items become bytes unless told otherwise.
 
 What JSON has no word for is stored as an object with a single key that
-begins with ``~``, its tag: ``{"~date":"2026-11-21"}``. The replies that
-come over libcurl are read with :func:`decode` as well.
+begins with ``~``, its tag: ``{"~date":"2026-11-21"}``.
 """
 
 from __future__ import annotations

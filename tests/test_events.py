@@ -405,7 +405,7 @@ def ignore(event: Any) -> None:
     """A subscriber."""
 
 
-@pytest.mark.parametrize('transport', ['boto3', 'curl'])
+@pytest.mark.parametrize('transport', ['boto3', 'direct'])
 @pytest.mark.parametrize(
     ('listener', 'asked'),
     [('hear', True), ('hear_of_something_else', False), (None, False)],

@@ -30,7 +30,7 @@ from tests.apps.views import count, read
 from tests.fuzz import targets
 from tests.support.aws import ACCESS_KEY, REGION, SECRET_KEY
 from tests.support.clients import Interposed
-from tests.test_curl import Wire, answer
+from tests.support.wire import Wire, answer
 
 CORPUS = Path(__file__).parent / 'fuzz' / 'corpus'
 
@@ -377,7 +377,7 @@ def server() -> Iterator[Wire]:
     server.close()
 
 
-@pytest.fixture(scope='module', params=['boto3', 'curl'])
+@pytest.fixture(scope='module', params=['boto3', 'direct'])
 def store(request: pytest.FixtureRequest, server: Wire) -> Any:
     """A store whose DynamoDB says whatever ``server`` is told to."""
     client = client_from_settings(
@@ -461,6 +461,61 @@ def test_any_description_of_the_table_is_a_configuration_error_at_worst(
     )
     with pytest.raises(ConfigurationError):
         other.initialize()
+
+
+# -- replies, as bytes ----------------------------------------------------
+
+WHOLE = [
+    answer(b'{"Item":{"S":{"S":"text"}}}', '200 OK', 'X-Amzn-RequestId: 1'),
+    answer(b'{"__type":"a#ThrottlingException"}', '400 Bad Request'),
+    answer(b'{}', '200 OK', f'x-amz-crc32: {zlib.crc32(b"{}")}'),
+    b'HTTP/1.1 100 Continue\r\n\r\n' + answer(),
+    b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'
+    b'1\r\n{\r\n1\r\n}\r\n0\r\nX: y\r\n\r\n',
+    b'HTTP/1.0 200\nContent-Length: 2\n\n{}',
+]
+PIECES = st.sampled_from(
+    [
+        *(
+            b'\r\n',
+            b'\n',
+            b'\r\n\r\n',
+            b' ',
+            b':',
+            b'\0',
+            b'\xff',
+            b'9' * 5000,
+        ),
+        *(b'HTTP/1.1 200 OK\r\n', b'HTTP/1.1 103 Hints\r\n\r\n'),
+        *(b'Content-Length: ', b'Transfer-Encoding: chunked\r\n'),
+        *(b'Content-Length: 1\r\n', b'Content-Length: -1\r\n'),
+        *(b'Content-Type: multipart/mixed; boundary=x\r\n', b'--x'),
+        *(b'Retry-After: ', b'x-amz-crc32: ', b'\r\n folded\r\n'),
+    ]
+)
+
+
+@quickly(500)
+@given(
+    st.binary(max_size=1),
+    st.sampled_from(WHOLE),
+    st.lists(
+        st.tuples(
+            st.integers(0, 120),
+            st.integers(0, 20),
+            st.one_of(PIECES, st.binary(max_size=5)),
+        ),
+        max_size=4,
+    ),
+)
+@example(b'', b'', [])
+@example(b'\xff', WHOLE[0].replace(b': 27', b': ' + b'9' * 5000), [])
+def test_any_bytes_are_a_reply_or_a_typed_error(
+    size: bytes, sent: bytes, damages: list[tuple[int, int, bytes]]
+) -> None:
+    for start, length, put in damages:
+        sent = sent[:start] + put + sent[start + length :]
+    targets.reply(size + sent)
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         'import sys, pyramid_dynamodb_session as package\n'
         'import pyramid_dynamodb_session.local\n'
         'package.DynamoDBSessionFactory(region="us-west-2")\n'
-        'heavy = {"boto3", "botocore", "cryptography", "moto", "pycurl"}\n'
+        'heavy = {"boto3", "botocore", "cryptography", "moto"}\n'
         'print(sorted(heavy & set(sys.modules)))\n'
     )
     answer = subprocess.run(

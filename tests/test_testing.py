@@ -76,7 +76,7 @@ class TestWithAllThatIsOptional(SessionContract):
             'dynamodb_session.encryption_keys': secrets.token_urlsafe(32),
             'dynamodb_session.secret': secrets.token_urlsafe(32),
             'dynamodb_session.serializer': 'tests.test_testing.Pickles',
-            'dynamodb_session.transport': 'curl',
+            'dynamodb_session.transport': 'direct',
         }
 
     @pytest.fixture

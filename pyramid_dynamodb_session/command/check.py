@@ -30,7 +30,7 @@ from .tables import ON_DEMAND, billing, provisioned_units, ttl_as_wanted
 
 OK, NOTE, FAIL = 'ok', 'note', 'FAIL'
 #: What operators need and web servers don't.
-OPERATORS = {'Scan'}
+OPERATORS = {'DeleteItem', 'Scan'}
 #: Those of the setting ``transport``.
 TRANSPORTS = {'boto3', 'direct'}
 #: Seconds that this machine's clock may be off DynamoDB's: two machines that

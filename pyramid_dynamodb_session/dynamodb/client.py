@@ -43,7 +43,7 @@ def make_client(settings: FactorySettings) -> Any:
     """A client that goes the way that ``transport`` says.
 
     Raises :class:`pyramid.exceptions.ConfigurationError` when boto3 finds no
-    region or no such profile, or when the transport needs a missing extra.
+    region or no such profile.
     """
     # not before it is needed: importing boto3 takes 0.2 seconds
     from botocore.exceptions import (
@@ -61,9 +61,9 @@ def make_client(settings: FactorySettings) -> Any:
         client = boto3_client(session, settings)
         if settings.transport == 'boto3':
             return client
-        from ..curl import CurlClient
+        from .direct import DirectClient
 
-        return CurlClient(
+        return DirectClient(
             client,
             session.get_credentials(),
             core.get_config_variable('ca_bundle'),

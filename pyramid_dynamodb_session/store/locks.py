@@ -164,10 +164,10 @@ class Locks:
     def _leave(self, calls: Calls, ticket: Ticket) -> None:
         """Give up waiting; a lock on its way here goes to the next one."""
         held = ticket.held
-        queue = self._process.get().queue
         if held is None:
-            queue.leave(ticket)
+            self._process.get().queue.leave(ticket)
         else:
+            self.forget(calls, held.lock_id)
             self._pass_on(calls, ticket, held)
 
     def _acquire_as_head(
@@ -229,7 +229,11 @@ class Locks:
             if observed is not None and observed.token == ticket.token:
                 if taken_from is not None:
                     self._report_take_over(calls, taken_from, wait)
-                return self._hold(ticket, item, observed, started)
+                record = self._hold(ticket, item, observed, started)
+                if version_differs(item, version):
+                    # handed on by a save whose reply was lost
+                    raise VersionChanged(item)
+                return record
             if observed is None or taken_from == observed:
                 if not is_unexpired(item):
                     return None

@@ -10,7 +10,7 @@ from typing import Any
 #: first, those on the whole table after them.
 PERMISSIONS = {
     'runtime': (
-        ('DeleteItem', 'GetItem', 'PutItem', 'UpdateItem'),
+        ('GetItem', 'PutItem', 'UpdateItem'),
         ('DescribeTable',),
     ),
     'deployer': (

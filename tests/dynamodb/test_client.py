@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from pyramid_dynamodb_session.dynamodb.client import (
     client_from_settings,
     make_client,
 )
+from pyramid_dynamodb_session.dynamodb.direct import DirectClient
 from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.version import VERSION
 from tests.support.forks import forked
@@ -141,25 +141,11 @@ def test_region_that_can_be_none_is_refused() -> None:
         client_of(region='us west')
 
 
-def test_curl_has_the_limits_and_the_agent_of_boto3() -> None:
-    pytest.importorskip('pycurl')
-    from pyramid_dynamodb_session.curl import CurlClient
-
-    client = client_of(transport='curl', read_timeout=7)
-    assert isinstance(client, CurlClient)
+def test_direct_has_the_limits_and_the_agent_of_boto3() -> None:
+    client = client_of(transport='direct', read_timeout=7)
+    assert isinstance(client, DirectClient)
     assert client.meta.config.read_timeout == 7
     assert VERSION in client.meta.config.user_agent
-
-
-def test_missing_pycurl_names_the_extra(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, 'pycurl', None)
-    monkeypatch.delitem(
-        sys.modules, 'pyramid_dynamodb_session.curl', raising=False
-    )
-    with pytest.raises(ConfigurationError, match=r'\[curl\]'):
-        client_of(transport='curl')
 
 
 # -- the client setting ---------------------------------------------------

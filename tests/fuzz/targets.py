@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import Any
 
+import boto3
+from botocore.exceptions import ClientError, ResponseStreamingError
 from pyramid.request import Request
 
 from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
-from pyramid_dynamodb_session.curl import BINARY_DECODER
+from pyramid_dynamodb_session.dynamodb._http import read_response
+from pyramid_dynamodb_session.dynamodb._replies import (
+    BINARY_DECODER,
+    ReplyReader,
+)
 from pyramid_dynamodb_session.serializer import (
     DECODERS,
     JSONSerializer,
@@ -42,6 +49,8 @@ CODECS = (
     ItemCodec(JSONSerializer()),
     ItemCodec(JSONSerializer(), KEYS),
 )
+
+READER = ReplyReader(boto3.client('dynamodb', 'us-west-2'), 4)
 
 #: How the bytes after the first become ``SessionItems``.
 WAYS: tuple[Callable[[bytes], dict[str, Any]], ...] = (
@@ -121,3 +130,30 @@ def decode(item: dict[str, Any]) -> None:
             pass
     taken_over_at(item)
     saved_by(item)
+
+
+def reply(data: bytes) -> None:
+    """Read a response and what it says: a reply, or a typed error.
+
+    The first byte says in which pieces the others arrive.
+    """
+    size, sent = (*data[:1], 0)[0] + 1, data[1:]
+    pieces = iter(range(0, len(sent), size))
+
+    def receive() -> bytes:
+        start = next(pieces, len(sent))
+        return sent[start : start + size]
+
+    try:
+        response = read_response(receive(), receive)
+    except (ConnectionError, HTTPException):
+        return
+    assert 200 <= response.status <= 999
+    assert response.body in sent or b'chunked' in sent.lower()
+    assert all(name == name.lower() for name in response.headers)
+    try:
+        found = READER.reply('GetItem', response, 0)
+    except (ClientError, ResponseStreamingError) as error:
+        assert len(str(error)) < len(data) + 200
+    else:
+        assert found['ResponseMetadata']['HTTPStatusCode'] == 200
