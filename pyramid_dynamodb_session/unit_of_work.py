@@ -23,7 +23,9 @@ from .errors import (
     SessionLockTimeout,
     SessionReadOnly,
     SessionResponseError,
+    SessionSerializationError,
     SessionStoreUnavailable,
+    SessionTooLarge,
 )
 from .events import (
     LockLost,
@@ -57,6 +59,8 @@ FAILURES: dict[type[SessionError], type[SessionEvent]] = {
 }
 #: Logged where they come from, or a matter of course.
 LOGGED_OR_USUAL = (SessionStoreUnavailable, SessionConflict)
+#: What the application has put into the session, and should not have.
+PROGRAMMING_ERRORS = (SessionSerializationError, SessionTooLarge)
 #: Seconds after the end of a session within which a request of it that begins
 #: counts as overtaken by a logout or a login.
 OVERTAKEN_SECONDS = 10
@@ -189,6 +193,14 @@ class UnitOfWork:
         self.write()
         self._must_save = True
         return self._record
+
+    def set_owner(self, owner: str | None) -> None:
+        """Store whose session it is, hashed; None for nobody."""
+        self.write()
+        hashed = None if owner is None else self._store.hashed_owner(owner)
+        if hashed != self._record.owner:
+            self._record.owner = hashed
+            self._must_save = True
 
     def must_move(self) -> None:
         """Store it under a new id, and end the old one."""
@@ -516,8 +528,13 @@ class UnitOfWork:
 
     def _report_failure(self, error: SessionError, start: float) -> None:
         if not isinstance(error, LOGGED_OR_USUAL):
-            log.warning(
-                '%s: %s', self.recorder.request_line() or 'a request', error
+            log.log(
+                logging.ERROR
+                if isinstance(error, PROGRAMMING_ERRORS)
+                else logging.WARNING,
+                '%s: %s',
+                self.recorder.request_line() or 'a request',
+                error,
             )
         self.recorder.record_error(str(error))
         event = FAILURES.get(type(error))

@@ -7,7 +7,8 @@ import functools
 import logging
 import secrets
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from .._recorder import Recorder, SessionSnapshot
 from ..dynamodb.calls import Calls, ConditionFailed, Item
@@ -29,6 +30,7 @@ from .expressions import (
     DATA,
     LOCK,
     NOT_ENDED,
+    OWNED,
     PRESENT,
     lock_held,
     overhead,
@@ -54,7 +56,11 @@ from .item import (
 )
 from .locks import Locks, Save, VersionChanged
 from .outcome import Outcome, outcome_of_optimistic
+from .owners import OwnedSession, OwnedSessions, required_index
 from .purge import Purge
+
+if TYPE_CHECKING:
+    from ..session import DynamoDBSession
 
 log = logging.getLogger(__name__)
 
@@ -264,6 +270,58 @@ class DynamoDBSessionStore:
         for _ in purge.run():
             pass
         return purge.deleted
+
+    # -- the sessions of an owner ----------------------------------------
+
+    def sessions_of(self, owner: str) -> Iterator[OwnedSession]:
+        """The living sessions of an `owner`, without their data.
+
+        From the index ``owner_index``, which follows the table within about
+        a second. Raises :class:`pyramid.exceptions.ConfigurationError`
+        without that setting.
+        """
+        return iter(self._owned(owner))
+
+    def remove_sessions_of(
+        self, owner: str, keep: DynamoDBSession | None = None
+    ) -> int:
+        """End all sessions of an `owner`; return how many that were.
+
+        Each leaves a tombstone, as :meth:`remove_item` does, so that requests
+        on their way store nothing. It asks the index until that has shown
+        none for a second, and so takes a second at least; a hundred sessions
+        a second are ended. A session that gets this owner while it runs may
+        be ended or not: change the password first.
+
+        :param keep: a session that stays, such as ``request.session``.
+        """
+        return max(self.end_sessions_of(owner, keep), default=0)
+
+    def end_sessions_of(
+        self, owner: str, keep: DynamoDBSession | None = None
+    ) -> Iterator[int]:
+        """As :meth:`remove_sessions_of`; yields the number as it goes."""
+        kept = None if keep is None else keep.session_id
+        name = None if kept is None else self._name(kept)
+        return self._owned(owner).end(name)
+
+    def hashed_owner(self, owner: str) -> str:
+        """What ``Owner`` is for an `owner`.
+
+        Raises :class:`pyramid.exceptions.ConfigurationError` without
+        ``owner_index``.
+        """
+        required_index(self.settings.owner_index)
+        return self._name(owner)
+
+    def _owned(self, owner: str) -> OwnedSessions:
+        hashed = self.hashed_owner(owner)
+
+        def tombstone() -> dict[str, Any]:
+            return self._tombstone(None, owner=hashed)
+
+        index = required_index(self.settings.owner_index)
+        return OwnedSessions(self._calls, self.table, index, hashed, tombstone)
 
     # -- what a living request needs besides -----------------------------
 
@@ -586,7 +644,10 @@ class DynamoDBSessionStore:
         }
 
     def _tombstone(
-        self, lock_id: str | None, record: SessionRecord | None = None
+        self,
+        lock_id: str | None,
+        record: SessionRecord | None = None,
+        owner: str | None = None,
     ) -> dict[str, Any]:
         """The update that ends a session.
 
@@ -595,6 +656,7 @@ class DynamoDBSessionStore:
             end for certain.
         :param record: the session that must be unchanged, if there is no
             `lock_id`.
+        :param owner: the ``Owner`` that it must have.
         """
         now = self._calls.now()
         attributes: Item = {
@@ -609,6 +671,8 @@ class DynamoDBSessionStore:
             removed = DATA + LOCK
         elif record is not None:
             condition, values = unchanged(record, time.time())
+        elif owner is not None:
+            condition, values = OWNED, {':owner': {'S': owner}}
         else:
             condition = f'{PRESENT} AND {NOT_ENDED}'
             names = {'#key': self.table.key_name}

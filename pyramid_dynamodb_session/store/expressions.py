@@ -27,6 +27,8 @@ HELD_AS_OBSERVED = f'{LIVING} AND LockId = :holder AND LockDate = :since'
 LOCK_ID_HELD = f'LockId = :me AND {NOT_ENDED}'
 LOCK_HELD = f'{LOCK_ID_HELD} AND LockCount = :count'
 
+OWNED = f'#Owner = :owner AND {NOT_ENDED}'
+
 LOCK = ('LockId', 'LockDate')
 #: What a session that has ended has no more.
 DATA = ('SessionItems', 'SessionTimeout', 'Owner', 'Flags')
