@@ -94,7 +94,7 @@ def test_connections_closed_while_idle_cost_no_attempt(wire: Wire) -> None:
     'last',
     [
         answer(b'{}', '200 OK', 'Connection: close'),
-        answer(b'{}', '200 OK', 'connection: Close'),
+        answer(b'{}', '200 OK', 'connection: x, Close'),
         answer().replace(b'HTTP/1.1', b'HTTP/1.0'),
         # an answer to a question that was never asked
         answer() + answer(b'{"Item":{"N":{"S":"not yours"}}}'),

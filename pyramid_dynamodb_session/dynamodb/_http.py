@@ -59,7 +59,7 @@ def read_response(first: bytes, receive: Receive) -> Response:
     ):
         return _read_unusual(first, receive)
     body, is_exact = _read_body(start, int(length), receive)
-    is_last = headers.get('connection', '').lower() == 'close'
+    is_last = 'close' in headers.get('connection', '').lower()
     return Response(status, headers, body, is_exact and not is_last)
 
 
