@@ -98,6 +98,8 @@ def _read_body(
 
 def _read_unusual(first: bytes, receive: Receive) -> Response:
     response = read_head(first, receive)
+    if len(set(response.msg.get_all('content-length', ()))) > 1:
+        raise HTTPException('a reply of two lengths')
     stream: Any = response.fp
     try:
         body = response.read(LONGEST_REPLY + 1)
