@@ -10,9 +10,6 @@ Item = dict[str, Value]
 
 #: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
 NUMBER_DIGITS = 38
-ARITHMETIC = decimal.Context(
-    prec=NUMBER_DIGITS, rounding=decimal.ROUND_HALF_UP, Emax=999, Emin=-999
-)
 EXACT = decimal.Context(prec=10_000, Emax=99_999, Emin=-99_999)
 LARGEST = 125
 SMALLEST = -130
@@ -138,7 +135,7 @@ def add_numbers(first: str, second: str, sign: int = 1) -> str:
     other = decimal.Decimal(second)
     if sign < 0:
         other = other.copy_negate()
-    return number_text(ARITHMETIC.add(decimal.Decimal(first), other))
+    return number_text(EXACT.add(decimal.Decimal(first), other))
 
 
 def copied(item: Item) -> Item:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from moto.dynamodb.parsing.reserved_keywords import ReservedKeywords
+
 from tests.simulation.attribute_values import (
     DOCUMENTS,
     ORDERED,
@@ -34,6 +36,8 @@ TOKEN = re.compile(
     r'\s*(?:([A-Za-z][A-Za-z0-9_]*)|(#[A-Za-z0-9_]+)|(:[A-Za-z0-9_]+)'
     r'|(<=|>=|<>|[=<>(),+\-])|(\S))'
 )
+#: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ReservedWords.html
+RESERVED_WORDS = frozenset(ReservedKeywords.get_reserved_keywords())
 SECTIONS = ('SET', 'REMOVE', 'ADD', 'DELETE')
 KEYWORDS = {'AND', 'OR', 'NOT', 'BETWEEN', 'IN', *SECTIONS}
 COMPARATORS = {'=', '<>', '<', '<=', '>', '>='}
@@ -191,6 +195,11 @@ class Parser:
     def path(self) -> str:
         token = self.take()
         if token.kind == 'word':
+            if token.text.upper() in RESERVED_WORDS:
+                raise Invalid(
+                    'Attribute name is a reserved keyword; reserved keyword: '
+                    + token.text
+                )
             return token.text
         if token.kind != 'name':
             self._position -= 1
@@ -220,19 +229,22 @@ class Parser:
     def require(
         self, operand: Operand, kinds: set[str], function: str
     ) -> None:
-        """Have the type of an operand checked that is a given value."""
+        """Have the type of an operand checked that no item decides."""
         name = operand.text
 
-        def check(values: Values) -> None:
-            kind = kind_of(values[name])
+        def check_kind(kind: str) -> None:
             if kind not in kinds:
                 raise Invalid(
                     'Incorrect operand type for operator or function; '
                     f'operator or function: {function}, operand type: {kind}'
                 )
 
-        if operand.kind == 'value':
-            self.uses.checks.append(check)
+        if operand.kind == 'size':
+            check_kind('N')
+        elif operand.kind == 'value':
+            self.uses.checks.append(
+                lambda values: check_kind(kind_of(values[name]))
+            )
 
 
 class ConditionParser(Parser):
@@ -637,6 +649,9 @@ def size_getter(get: Getter) -> Getter:
         ((kind, content),) = found.items()
         if kind in ('N', 'BOOL', 'NULL'):
             return None
+        # of texts as Java counts them: in UTF-16
+        if kind == 'S' and not content.isascii():
+            return {'N': str(len(content.encode('utf-16-le')) // 2)}
         return {'N': str(len(content))}
 
     return getter

@@ -586,6 +586,12 @@ class UpdateWrite(Write):
             old = {self.table.key_name: {'S': self.key}}
         if self.plan.update is None:
             return old
+        if self.table.key_name in self.plan.update.paths:
+            raise Invalid(
+                'One or more parameter values were invalid: Cannot update '
+                f'attribute {self.table.key_name}. This attribute is part of '
+                'the key'
+            )
         new = self.plan.update.apply(old, self.values)
         self.check_index_key(new)
         if item_size(new) > ITEM_LIMIT:
@@ -738,11 +744,6 @@ def compiled(
         value_names or (),
         set().union(*(each.values for each in uses)),
     )
-    if plan.update is not None and key_name in plan.update.paths:
-        raise Invalid(
-            'One or more parameter values were invalid: Cannot update '
-            f'attribute {key_name}. This attribute is part of the key'
-        )
     plan.checks = tuple(check for each in uses for check in each.checks)
     return plan
 
