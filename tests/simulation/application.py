@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import importlib
 from collections.abc import Callable
@@ -46,6 +47,7 @@ def package(name: str = '') -> Any:
     return importlib.import_module(f'pyramid_dynamodb_session{name}')
 
 
+@functools.lru_cache(4096)
 def item_name(session_id: str) -> str:
     """The key of a session's item."""
     digest = hashlib.sha256(session_id.encode()).digest()

@@ -354,11 +354,16 @@ class Checker:
         if lost:
             text = f'{who} saved {short(names[0])} without {lost}'
             self.violation('lost', text, *names)
-        doubled = [token for token, n in Counter(new).items() if n > 1]
-        if doubled and len(new) > len(old):
+        before = Counter(old)
+        doubled = [
+            token
+            for token, times in Counter(new).items()
+            if times > max(1, before[token])
+        ]
+        if doubled:
             text = f'{who} saved {short(names[0])} with {doubled} twice'
             self.violation('doubled', text, *names)
-        added = [token for token in new if token not in old]
+        added = [token for token in new if token not in before]
         if request is None or added not in ([], [request.number]):
             text = f'{who} added {added} to {short(names[0])}'
             self.violation('saved what is not its own', text, *names)

@@ -153,12 +153,10 @@ class Server:
 
     def item_at(self, name: str, when: float) -> Item | None:
         """What stood there then."""
-        found = None
-        for version in self.versions.get(name, ()):
-            if version.time > when:
-                break
-            found = version.item
-        return found
+        for version in reversed(self.versions.get(name, ())):
+            if version.time <= when:
+                return version.item
+        return None
 
     def reply_metadata(self, attempt: int, status: int) -> dict[str, Any]:
         return {

@@ -87,7 +87,7 @@ class Profile:
     clock_error: float = 600.0
     #: of ``set_on_exception = false``, ``lock_lease``s, at each history
     not_on_exception: float = 0.2
-    leases: tuple[float, ...] = (2, 2, 3, 10)
+    leases: tuple[float, ...] = (3, 3, 4, 10)
     browsers: tuple[int, ...] = (1, 2, 3, 5)
     processes: tuple[int, ...] = (1, 2, 3, 4)
 
@@ -535,20 +535,18 @@ class Simulation:
 
     # -- telling ---------------------------------------------------------
 
-    def story(self, violation: Violation, lines: int = 70) -> str:
+    def story(self, violation: Violation, lines: int = 40) -> str:
         """What led to a violation: of its sessions and processes alone."""
         shown = [short(name) for name in violation.names]
         told = []
         for event in self.world.trace:
-            time, what, *rest = event
+            time, what, *_ = event
             if time > violation.time:
                 break
-            text = f'{time - EPOCH:10.4f} {what} ' + ' '.join(
-                str(part) for part in rest
-            )
+            text = tell(event)
             is_general = what in ('kill', 'stop', 'go on', 'outage', 'error')
             if not shown or is_general or any(name in text for name in shown):
-                told.append(text)
+                told.append(text[:400])
         return '\n'.join(told[-lines:])
 
     def digest(self) -> str:
@@ -557,6 +555,12 @@ class Simulation:
         for event in self.world.trace:
             told.update(' '.join(str(part) for part in event).encode())
         return told.hexdigest()
+
+
+def tell(event: tuple[Any, ...]) -> str:
+    """A line of the trace."""
+    time, *what = event
+    return f'{time - EPOCH:10.4f} ' + ' '.join(str(part) for part in what)
 
 
 @contextlib.contextmanager
@@ -590,14 +594,6 @@ def run(
     return statistics
 
 
-def run_many(
-    seed: int,
-    requests: int,
-    profile: Profile | None = None,
-    chunk: int = 300,
-) -> Iterator[Statistics]:
-    """Histories of so many requests each, one after the other."""
-    while requests > 0:
-        yield run(seed, min(chunk, requests), profile)
-        seed += 1
-        requests -= chunk
+def run_task(task: tuple[int, int, Profile, bool]) -> Statistics:
+    """:func:`run`, for :meth:`multiprocessing.pool.Pool.imap`."""
+    return run(*task)
