@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import functools
 from typing import Any
 
 Value = dict[str, Any]
@@ -193,7 +194,19 @@ def text_size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
+@functools.lru_cache(maxsize=4096)
 def number_size(text: str) -> int:
-    """A byte for two digits, one more, and one for a sign."""
-    digits = text.lstrip('-').replace('.', '').strip('0')
-    return 1 + (len(digits) + 1) // 2 + text.startswith('-')
+    """A byte for each pair of digits, one more, and one for a sign.
+
+    Pairs are counted from the decimal point: 1.5 has two.
+    """
+    whole, _, fraction = text.lstrip('-').partition('.')
+    if len(whole) % 2:
+        whole = '0' + whole
+    if len(fraction) % 2:
+        fraction += '0'
+    digits = whole + fraction
+    first = len(digits) - len(digits.lstrip('0'))
+    last = len(digits.rstrip('0'))
+    pairs = (last + 1) // 2 - first // 2 if last else 0
+    return 1 + pairs + text.startswith('-')
