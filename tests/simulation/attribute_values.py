@@ -203,8 +203,6 @@ def number_size(text: str) -> int:
     whole, _, fraction = text.lstrip('-').partition('.')
     if len(whole) % 2:
         whole = '0' + whole
-    if len(fraction) % 2:
-        fraction += '0'
     digits = whole + fraction
     first = len(digits) - len(digits.lstrip('0'))
     last = len(digits.rstrip('0'))
