@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add('--examples', type=int, default=EXAMPLES)
     add('--exhaustive', action='store_true')
     add('--limit', type=int, help='schedules of each case, at the most')
+    add('--disturbances', type=int, default=1, help='of each schedule')
     add('--breakages', action='store_true')
     return found
 
@@ -155,7 +156,7 @@ def table(counts: Counter[str]) -> list[str]:
 
 def show_exhaustive(options: Any) -> int:
     cases = [*exhaustive.pairs(), *exhaustive.triples()]
-    tasks = [(*case, options.limit) for case in cases]
+    tasks = [(*case, options.limit, options.disturbances) for case in cases]
     total = exhaustive.Report()
     for report in mapped(exhaustive.explore_task, tasks, options.jobs):
         total.add(report)

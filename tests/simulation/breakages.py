@@ -1,111 +1,11 @@
-"""Single-line breakages of the protocol, and how one is put into effect.
-
-A breakage is a text in one file of the package, and what stands there
-instead. The package is then loaded anew, from source, with that line changed;
-files, byte code and the package as it was loaded before stay as they are.
-Which runs find it is for :func:`find` to say.
-"""
+"""Single-line breakages of the protocol, and what finds them."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import importlib
-import importlib.abc
-import importlib.machinery
-import importlib.util
-import sys
-from collections.abc import Iterator
-from typing import Any
-
+from tests.simulation.client import FaultRates
+from tests.simulation.exhaustive import PAIRED, SKEW, explore, pairs
+from tests.simulation.loading import Breakage, broken
 from tests.simulation.run import Profile, run
-
-PACKAGE = 'pyramid_dynamodb_session'
-
-
-@dataclasses.dataclass(frozen=True)
-class Breakage:
-    """``new`` instead of ``old``, which ``module`` has exactly once.
-
-    ``module`` is a dotted name below the package; ``kinds`` are those of the
-    requests with which the protocol would be sound without it, none for all.
-    """
-
-    name: str
-    module: str
-    old: str
-    new: str
-    kinds: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class BrokenLoader(importlib.machinery.SourceFileLoader):
-    """Compiles a module with one line changed, and caches nothing."""
-
-    breakage: Breakage
-
-    def get_code(self, fullname: str) -> Any:
-        path = self.get_filename(fullname)
-        source = self.get_data(path).decode()
-        count = source.count(self.breakage.old)
-        if count != 1:
-            raise LookupError(
-                f'{self.breakage.name}: {count} times in {path}: '
-                f'{self.breakage.old!r}'
-            )
-        source = source.replace(self.breakage.old, self.breakage.new)
-        return compile(source, path, 'exec', dont_inherit=True)
-
-
-class BreakingFinder(importlib.abc.MetaPathFinder):
-    """Finds the module that is to be broken."""
-
-    def __init__(self, breakage: Breakage) -> None:
-        self._breakage = breakage
-        self._name = f'{PACKAGE}.{breakage.module}'
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        if fullname != self._name:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
-        assert spec is not None
-        assert spec.origin is not None
-        loader = BrokenLoader(fullname, spec.origin)
-        loader.breakage = self._breakage
-        return importlib.util.spec_from_file_location(
-            fullname,
-            spec.origin,
-            loader=loader,
-            submodule_search_locations=spec.submodule_search_locations,
-        )
-
-
-@contextlib.contextmanager
-def broken(breakage: Breakage) -> Iterator[None]:
-    """Have the package be loaded with this breakage, until the end."""
-
-    def is_ours(name: str) -> bool:
-        return name == PACKAGE or name.startswith(f'{PACKAGE}.')
-
-    finder = BreakingFinder(breakage)
-    before = {name: sys.modules.pop(name) for name in ours(is_ours)}
-    sys.meta_path.insert(0, finder)
-    try:
-        importlib.import_module(PACKAGE)
-        importlib.import_module(f'{PACKAGE}.{breakage.module}')
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-        for name in ours(is_ours):
-            del sys.modules[name]
-        sys.modules.update(before)
-
-
-def ours(is_ours: Any) -> list[str]:
-    return [name for name in sys.modules if is_ours(name)]
-
 
 #: Requests with which the protocol of locks alone is sound.
 LOCKING = (
@@ -123,7 +23,7 @@ BREAKAGES = (
         'no LockCount in the condition of a save',
         'expressions',
         "OURS_STILL = f'{OURS} AND LockCount = :count'",
-        "OURS_STILL = f'{OURS} AND (:count = :count)'",
+        "OURS_STILL = f'{OURS} AND (LockCount = :count OR Ver <> :count)'",
         LOCKING,
     ),
     Breakage(
@@ -144,7 +44,7 @@ BREAKAGES = (
         'no condition on a save and an unlock',
         'expressions',
         '    return OURS_STILL, values',
-        "    return '(:me = :me OR :count = :count)', values",
+        "    return f'({OURS_STILL} OR Ver <> :count)', values",
         LOCKING,
     ),
     Breakage(
@@ -158,7 +58,7 @@ BREAKAGES = (
         'a take-over does not ask from whom',
         'expressions',
         "f'{ALIVE} AND LockId = :dead AND LockDate = :since'",
-        "f'{ALIVE} AND (:dead = :dead OR :since = :since)'",
+        "f'{ALIVE} AND (LockId = :dead OR Ver <> :since)'",
         LOCKING,
     ),
     Breakage(
@@ -230,22 +130,62 @@ BREAKAGES = (
 )
 
 
-def profile(breakage: Breakage) -> Profile:
-    """What to look for a breakage with."""
-    found = Profile()
-    if breakage.kinds:
-        found.kinds = {kind: found.kinds[kind] for kind in breakage.kinds}
-    return found
+#: Duplicates that come late, and little else.
+LATE = FaultRates(
+    attempt=0.2,
+    weights={'late': 1, 'duplicate': 2, 'reply lost': 0.5, 'slow': 0.5},
+)
 
 
-def find(breakage: Breakage, histories: int = 60, seed: int = 0) -> str | None:
-    """What finds it, and after how many requests; None if nothing does."""
-    requests = 0
+def profiles(breakage: Breakage) -> list[Profile]:
+    """What to look for a breakage with, in turn.
+
+    Where only some kinds of requests are sound, clocks have to be right too.
+    """
+    usual, late = Profile(), Profile(faults=LATE, kills=0, stops=0)
+    for profile in (usual, late):
+        if breakage.kinds:
+            profile.kinds = {
+                kind: profile.kinds[kind] for kind in breakage.kinds
+            }
+            profile.clock_error = 1
+            profile.clock_jumps = profile.refused_threads = 0
+    return [usual, late]
+
+
+def find(breakage: Breakage, histories: int = 30, seed: int = 0) -> str | None:
+    """What finds it, and when: random histories, or else all schedules."""
     with broken(breakage):
-        for number in range(seed, seed + histories):
-            statistics = run(number, 300, profile(breakage))
+        return find_at_random(breakage, histories, seed) or find_in_schedules(
+            breakage
+        )
+
+
+def find_at_random(
+    breakage: Breakage, histories: int, seed: int
+) -> str | None:
+    requests = 0
+    for number in range(seed, seed + histories):
+        for profile in profiles(breakage):
+            statistics = run(number, 300, profile)
             requests += statistics.requests
             if statistics.violations:
                 kinds = ', '.join(statistics.violations)
-                return f'{kinds}, after {requests} requests'
+                return f'{kinds}; after {requests:,} requests'
+    return None
+
+
+def find_in_schedules(breakage: Breakage) -> str | None:
+    schedules = 0
+    skew = 0 if breakage.kinds else SKEW
+    paired = tuple(
+        kind for kind in PAIRED if not breakage.kinds or kind in breakage.kinds
+    )
+    for disturbances in (1, 2):
+        for placed, faults in pairs(paired=paired):
+            report = explore(placed, faults, 3000, disturbances, skew)
+            schedules += report.schedules
+            if report.violations:
+                kinds = ', '.join(report.violations)
+                return f'{kinds}; after {schedules:,} schedules'
     return None

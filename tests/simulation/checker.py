@@ -99,6 +99,8 @@ class HeldLock:
     renewed: float
     #: since when nobody is there who holds it
     dead_since: float | None = None
+    #: taken by a duplicate that came late
+    is_stray: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -418,7 +420,12 @@ class Checker:
         if after != before:
             if lock is not None and lock.process is not call.process:
                 self._taken_over(call, name, lock)
-            lock = HeldLock(after['S'], call.process, self.world.now)
+            lock = HeldLock(
+                after['S'],
+                call.process,
+                self.world.now,
+                is_stray=call.ended is not None,
+            )
             self.locks[name] = lock
             self.mark_dead(name, lock)
         elif old.get('LockDate') != new.get('LockDate') and lock is not None:
@@ -482,6 +489,7 @@ class Checker:
         self._check_wait(request)
         self._check_calls(request)
         self.end(request)
+        self._check_released(request)
 
     def _answer(self, request: Request) -> str:
         if request.error == 'SessionStoreUnavailable':
@@ -594,6 +602,18 @@ class Checker:
         if waited > most:
             text = f'{request} ({request.kind}) waited for {waited:.1f} s'
             self.violation('waited too long', text, request.name)
+
+    def _check_released(self, request: Request) -> None:
+        """Who has ended well must not have left a lock behind."""
+        name, process = request.name, request.process
+        lock = self.locks.get(name) if name else None
+        if lock is None or lock.process is not process or process is None:
+            return
+        is_calm = self.trouble.get(process.pid, 0) < request.started
+        is_left = lock.dead_since == self.world.now and not lock.is_stray
+        if is_left and is_calm:
+            text = f'{request} ({request.kind}) left {short(name or "")}'
+            self.violation('lock left behind', text, name)
 
     def _check_calls(self, request: Request) -> None:
         """The contract's calls, where nobody is in the way."""

@@ -116,6 +116,8 @@ class Server:
             [Call, list[tuple[str, Item | None, Item | None]]], None
         ] = lambda call, writes: None
         self._writes: list[tuple[str, Item | None, Item | None]] = []
+        #: how many calls have changed something
+        self.writes_done = 0
         self._date = (0, '')
 
     def _written(self, name: str, old: Item | None, new: Item | None) -> None:
@@ -148,6 +150,7 @@ class Server:
         self.world.note('done', call)
         if self._writes:
             writes, self._writes = self._writes, []
+            self.writes_done += 1
             self.committed(call, writes)
         return reply
 

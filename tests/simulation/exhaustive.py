@@ -34,6 +34,7 @@ from tests.simulation.client import (
     answer,
     short,
 )
+from tests.simulation.loading import in_place
 from tests.simulation.run import Browser, WebServer, quiet, tell
 from tests.simulation.scheduler import EPOCH, Fiber, Process, World
 from tests.simulation.stdlib import patched
@@ -48,11 +49,14 @@ PAIRED = (
     'logout',
     'end elsewhere',
 )
-#: What may happen to a call; once in an execution.
+#: What may happen to a call.
 FAULTS = ('request lost', 'reply lost', 'duplicate', 'late')
-#: How often a timer may be over while calls are on their way.
-EARLY_TIMERS = 1
+#: How often something of :data:`FAULTS` happens in an execution, or a timer
+#: is over while calls are on their way.
+DISTURBANCES = 1
 LEASE = 3
+#: Seconds between the clocks of one process and the next.
+SKEW = 50.0
 #: No execution has as many steps.
 MOST_STEPS = 400
 
@@ -136,7 +140,9 @@ class SmallWorld:
     """A few requests of one browser that has a session.
 
     :param placed: kinds, each with the number of the process that serves it.
-    :param faults: those of :data:`FAULTS` of which one may happen.
+    :param faults: those of :data:`FAULTS` that may happen.
+    :param disturbances: how many of them, or of early timers, there may be.
+    :param skew: seconds between the clocks of one process and the next.
     """
 
     def __init__(
@@ -144,9 +150,12 @@ class SmallWorld:
         placed: tuple[tuple[str, int], ...],
         faults: tuple[str, ...],
         chooser: Chooser,
+        disturbances: int = DISTURBANCES,
+        skew: float = SKEW,
     ) -> None:
+        self.skew = skew
         self.placed = placed
-        self.faults_left = faults
+        self.faults = faults
         self.chooser = chooser
         self.world = World(0)
         self.server = Server(self.world)
@@ -160,7 +169,8 @@ class SmallWorld:
         }
         self.checker = Checker(self.server, LEASE, 1.5 * LEASE)
         self.browser = Browser(0)
-        self.early = EARLY_TIMERS
+        self.disturbances = disturbances
+        self._offered_after = -1
 
     # -- the interface of WebServer's simulation -------------------------
 
@@ -173,7 +183,7 @@ class SmallWorld:
 
     def run(self) -> Checker:
         """One execution, as the chooser has it."""
-        with patched(self.world), quiet():
+        with in_place(), patched(self.world), quiet():
             servers = [
                 SmallServer(self, number)
                 for number in sorted({place for _, place in self.placed})
@@ -209,40 +219,62 @@ class SmallWorld:
             self._settle()
             if not (waiting or network.messages or checker.in_flight):
                 break
-            self._step(waiting)
+            if not self._step(waiting):
+                checker.violation('hangs', 'nobody can go on')
+                break
         else:
             checker.violation('hangs', 'too many steps')
 
-    def _step(self, waiting: list[tuple[Request, Any]]) -> None:
-        """Do one of all that can be done next."""
+    def _step(self, waiting: list[tuple[Request, Any]]) -> bool:
+        """Do one of all that can be done next; False for nothing."""
         network, world = self.network, self.world
         options: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         for message in network.messages:
             options.append((self._deliver, (message, '')))
-            for fault in self.faults_left:
-                is_write = message.call.operation in WRITES
-                if is_write or fault in ('request lost', 'reply lost'):
-                    options.append((self._deliver, (message, fault)))
+            options.extend(
+                (self._deliver, (message, fault))
+                for fault in self._faults_of(message)
+            )
         options.extend((self._start, (waiting, each)) for each in waiting)
-        options.extend((self._arrive_late, (each,)) for each in network.late)
-        is_idle = not network.messages and not waiting
-        if is_idle and network.late:
-            # what comes late may as well come later than all timers
-            pass
-        if world.next_time() is not None and (is_idle or self.early):
-            if not is_idle and network.messages:
-                options.append((self._let_time_pass, (True,)))
-            elif is_idle:
-                options.append((self._let_time_pass, (False,)))
-        if not options:
-            raise AssertionError('nothing can happen')
-        do, args = options[self.chooser.choose(len(options))]
-        do(*args)
+        if self._written != self._offered_after:
+            # between two writes it does not matter when it arrives
+            options.extend(
+                (self._arrive_late, (each,)) for each in network.late
+            )
+            self._offered_after = self._written
+        if world.next_time() is not None:
+            if not network.messages and not waiting:
+                options.append((world.step, ()))
+            elif self.disturbances and network.messages:
+                options.append((self._time_out, ()))
+        if options:
+            do, args = options[self.chooser.choose(len(options))]
+            do(*args)
+        return bool(options)
+
+    @property
+    def _written(self) -> int:
+        return self.server.writes_done
+
+    def _faults_of(self, message: Message) -> tuple[str, ...]:
+        """What may happen to a call; a poll that is lost is tried again."""
+        call = message.call
+        if not self.disturbances or (
+            call.parameters.get('ConsistentRead') is False
+        ):
+            return ()
+        if call.operation in WRITES:
+            return self.faults
+        return tuple(
+            fault
+            for fault in self.faults
+            if fault in ('request lost', 'reply lost')
+        )
 
     def _deliver(self, message: Message, fault: str) -> None:
         self.network.messages.remove(message)
         if fault:
-            self.faults_left = ()
+            self.disturbances -= 1
             self.checker.disturbed(message.call.process)
         self.network.deliver(message, fault)
 
@@ -253,12 +285,12 @@ class SmallWorld:
 
     def _arrive_late(self, message: Message) -> None:
         self.network.late.remove(message)
+        self._offered_after = -1
         self.world.note('late arrival', message.call)
         self.server.execute(message.call)
 
-    def _let_time_pass(self, is_early: bool) -> None:
-        if is_early:
-            self.early -= 1
+    def _time_out(self) -> None:
+        self.disturbances -= 1
         self.world.step()
 
     def _finish(self) -> None:
@@ -282,18 +314,22 @@ class SmallWorld:
         )
 
 
+#: By the package and the number of the process.
+APPLICATIONS: dict[tuple[Any, int], Any] = {}
+
+
 class SmallServer(WebServer):
     """A process whose application is made once, and used in all worlds.
 
     Only its session factory is made anew, from the same settings.
     """
 
-    applications: dict[tuple[Any, int], Any] = {}
-
     def __init__(self, simulation: Any, number: int) -> None:
         self.number = number
         self.simulation = simulation
-        self.process = Process(simulation.world, f'p{number}', number * 50.0)
+        self.process = Process(
+            simulation.world, f'p{number}', number * simulation.skew
+        )
         self.client = Client(self.process, simulation.network)
         self.application: Any = None
         self.store: Any = None
@@ -307,11 +343,11 @@ class SmallServer(WebServer):
             'dynamodb_session.table': TABLE,
             **self.simulation.settings,
         }
-        if key not in self.applications:
-            self.applications[key] = make_application(
+        if key not in APPLICATIONS:
+            APPLICATIONS[key] = make_application(
                 self.client, self.simulation.settings
             )
-        self.application = self.applications[key]
+        self.application = APPLICATIONS[key]
         factory = package().session_factory_from_settings(settings)
         factory.store.initialize()
         replace_session_factory(self.application.registry, factory)
@@ -344,6 +380,8 @@ def explore(
     placed: tuple[tuple[str, int], ...],
     faults: tuple[str, ...] = (),
     limit: int | None = None,
+    disturbances: int = DISTURBANCES,
+    skew: float = SKEW,
 ) -> Report:
     """Every execution of these requests; `limit` of them at the most."""
     report = Report()
@@ -351,7 +389,7 @@ def explore(
     seen: set[str] = set()
     while prefix is not None and report.schedules != limit:
         chooser = Chooser(prefix)
-        small = SmallWorld(placed, faults, chooser)
+        small = SmallWorld(placed, faults, chooser, disturbances, skew)
         checker = small.run()
         report.schedules += 1
         for found in checker.violations:
@@ -367,7 +405,7 @@ def explore(
     return report
 
 
-def explore_task(task: tuple[Any, Any, int | None]) -> Report:
+def explore_task(task: tuple[Any, ...]) -> Report:
     """:func:`explore`, for :meth:`multiprocessing.pool.Pool.imap`."""
     return explore(*task)
 
@@ -379,9 +417,11 @@ def case_name(placed: tuple[tuple[str, int], ...]) -> str:
 Case = tuple[tuple[tuple[str, int], ...], tuple[str, ...]]
 
 
-def pairs(faults: tuple[str, ...] = FAULTS) -> Iterator[Case]:
+def pairs(
+    faults: tuple[str, ...] = FAULTS, paired: tuple[str, ...] = PAIRED
+) -> Iterator[Case]:
     """Each pair of kinds, in two processes and in one."""
-    for kinds in itertools.combinations_with_replacement(PAIRED, 2):
+    for kinds in itertools.combinations_with_replacement(paired, 2):
         for places in ((0, 1), (0, 0)):
             yield tuple(zip(kinds, places, strict=True)), faults
 

@@ -33,6 +33,7 @@ from tests.simulation.client import (
     Server,
     short,
 )
+from tests.simulation.loading import in_place
 from tests.simulation.scheduler import EPOCH, Process, World
 from tests.simulation.stdlib import patched
 
@@ -287,7 +288,7 @@ class Simulation:
     def run(self) -> Statistics:
         """Run the history; what it was like."""
         world, checker = self.world, self.checker
-        with patched(world), quiet():
+        with in_place(), patched(world), quiet():
             count = world.random.choice(self.profile.processes)
             for number in range(count):
                 self.servers.append(WebServer(self, f'p{number}'))
