@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from pyramid.exceptions import ConfigurationError
+
 from tests.simulation.application import (
     APPLICATION,
     ENVIRON,
@@ -156,6 +158,16 @@ class WebServer:
         world.spawn(self.process, self._begin, 'main')
 
     def _begin(self) -> None:
+        try:
+            self._make()
+        except ConfigurationError as error:
+            # no table to be had: the process exits, and is started again
+            world = self.simulation.world
+            world.note('exit', self.process, error)
+            world.after(0.1, world.kill, self.process)
+            world.after(1, self.simulation.restart, self)
+
+    def _make(self) -> None:
         self.application = make_application(
             self.client, self.simulation.settings
         )
@@ -272,6 +284,7 @@ class Simulation:
         self.checker = Checker(
             self.server, self.lease, wait, self.set_on_exception
         )
+        world.thread_died = self._thread_died
         self.servers: list[WebServer] = []
         self.browsers = [
             Browser(number) for number in range(draw.choice(profile.browsers))
@@ -463,6 +476,10 @@ class Simulation:
             if draw.random() < probability:
                 self.world.after(0.05 * draw.random(), misfortune)
 
+    def _thread_died(self, name: str, error: Exception) -> None:
+        text = f'{name}: {error!r}'
+        self.checker.violation('a thread died of an error', text)
+
     def _some_server(self) -> WebServer | None:
         ready = [server for server in self.servers if server.is_ready]
         return self.world.random.choice(ready) if ready else None
@@ -479,10 +496,10 @@ class Simulation:
                 request.browser.in_flight -= 1
         self.checker.killed(server.process)
         self.world.after(
-            3 * self.world.random.random() ** 3, self._restart, server
+            3 * self.world.random.random() ** 3, self.restart, server
         )
 
-    def _restart(self, server: WebServer) -> None:
+    def restart(self, server: WebServer) -> None:
         place = self.servers.index(server)
         again = WebServer(self, server.process.name)
         self.world.note('restart', again.process)

@@ -103,6 +103,8 @@ class World:
         #: how likely a thread is interrupted where it takes a mutex
         self.preemption = preemption
         self.trace: list[tuple[Any, ...]] = []
+        #: told of errors that no thread has caught
+        self.thread_died: Callable[[str, Exception], None] = print
         self._events: list[tuple[float, int, Callable[..., Any], Any]] = []
         self._sequence = 0
         self._numbers = 0

@@ -253,7 +253,7 @@ class Thread:
         try:
             self.run()
         except Exception as error:
-            _world.note('thread died', self.name, repr(error))
+            _world.thread_died(self.name, error)
         finally:
             self._is_over = True
             if not current_fiber().process.is_dead:
