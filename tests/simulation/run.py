@@ -171,13 +171,14 @@ class WebServer:
         self.application = make_application(
             self.client, self.simulation.settings
         )
-        self.store = package().DynamoDBSessionStore(
+        store = package().DynamoDBSessionStore(
             self.client,
             application=APPLICATION,
             table=TABLE,
             timeout=TIMEOUT,
         )
-        self.store.initialize()
+        store.initialize()
+        self.store = store
 
     @property
     def is_ready(self) -> bool:
