@@ -101,8 +101,6 @@ class HeldLock:
     dead_since: float | None = None
     #: taken by a duplicate that came late
     is_stray: bool = False
-    #: taken by a call that was so long on its way that its date is old
-    looks_old: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -425,8 +423,10 @@ class Checker:
             request = call.request
             lock = HeldLock(after['S'], call.process, self.world.now)
             lock.is_stray = request is None or request.ended is not None
-            date = float(new.get('LockDate', {'N': 0})['N'])
-            lock.looks_old = bool(call.faults) and date < self.world.now - 3
+            if call.faults:
+                # it may have been on its way for so long that it looks old
+                date = float(new.get('LockDate', {'N': 0})['N'])
+                lock.renewed = min(date, self.world.now)
             self.locks[name] = lock
             self.mark_dead(name, lock)
         elif old.get('LockDate') != new.get('LockDate') and lock is not None:
@@ -443,7 +443,7 @@ class Checker:
             f'{lock.process}, which renewed it {age:.1f} s ago'
         )
         trouble = now - self.trouble.get(lock.process.pid, 0)
-        if age < self.lease - 2 and not lock.looks_old:
+        if age < self.lease - 2:
             self.violation('living holder robbed', text, name)
         elif trouble > age + self.lease + LONGEST_CALL:
             self.violation('lock not renewed', text, name)
