@@ -96,6 +96,8 @@ class Data:
 class HeldLock:
     token: str
     process: Process
+    #: which took it
+    call: Call
     renewed: float
     #: since when nobody is there who holds it
     dead_since: float | None = None
@@ -140,6 +142,8 @@ class Checker:
         self.users: dict[str, dict[int, Request]] = {}
         #: when a process last met a fault, by its id
         self.trouble: dict[int, float] = {}
+        #: when it met one that its renewals suffer from
+        self.background_trouble: dict[int, float] = {}
         self.counts: Counter[str] = Counter()
 
     # -- saying so -------------------------------------------------------
@@ -218,9 +222,11 @@ class Checker:
             if lock.process is process:
                 self.mark_dead(name, lock)
 
-    def disturbed(self, process: Process) -> None:
-        """A process was stopped, or cut off, or met a fault."""
+    def disturbed(self, process: Process, call: Call | None = None) -> None:
+        """A process was stopped, or cut off, or met a fault in a call."""
         self.trouble[process.pid] = self.world.now
+        if call is None or call.request is None:
+            self.background_trouble[process.pid] = self.world.now
 
     def stopped(self, process: Process) -> None:
         self.disturbed(process)
@@ -421,7 +427,7 @@ class Checker:
             if lock is not None and lock.process is not call.process:
                 self._taken_over(call, name, lock)
             request = call.request
-            lock = HeldLock(after['S'], call.process, self.world.now)
+            lock = HeldLock(after['S'], call.process, call, self.world.now)
             lock.is_stray = request is None or request.ended is not None
             if call.faults:
                 # it may have been on its way for so long that it looks old
@@ -442,10 +448,10 @@ class Checker:
             f'{call.request} took the lock of {short(name)} from '
             f'{lock.process}, which renewed it {age:.1f} s ago'
         )
-        trouble = now - self.trouble.get(lock.process.pid, 0)
+        trouble = now - self.background_trouble.get(lock.process.pid, 0)
         if age < self.lease - 2:
             self.violation('living holder robbed', text, name)
-        elif trouble > age + self.lease + LONGEST_CALL:
+        elif trouble > age + TOLERANCE and not lock.call.faults:
             self.violation('lock not renewed', text, name)
 
     def _renewed(self, call: Call, name: str, lock: HeldLock) -> None:

@@ -275,7 +275,7 @@ class SmallWorld:
         self.network.messages.remove(message)
         if fault:
             self.disturbances -= 1
-            self.checker.disturbed(message.call.process)
+            self.checker.disturbed(message.call.process, message.call)
         self.network.deliver(message, fault)
 
     def _start(self, waiting: list[Any], pair: tuple[Request, Any]) -> None:

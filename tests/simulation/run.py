@@ -462,7 +462,7 @@ class Simulation:
 
     def _fault_happened(self, kind: str, call: Call) -> None:
         self.faults[kind] += 1
-        self.checker.disturbed(call.process)
+        self.checker.disturbed(call.process, call)
 
     def _misfortunes(self) -> None:
         """Maybe something happens to a process soon."""
@@ -530,6 +530,7 @@ class Simulation:
         until = self.world.now + 20 * self.world.random.random() ** 2
         self.world.note('outage', server.process, until)
         self.network.outages[server.process.pid] = until
+        self.checker.disturbed(server.process)
 
     def _move_clock(self) -> None:
         server = self._some_server()
