@@ -24,7 +24,7 @@ HISTORIES = 7
 SEEDS = range(0, 10 * HISTORIES, HISTORIES)
 
 unsound = pytest.mark.xfail(
-    strict=True, reason='the protocol is unsound where kinds of requests meet'
+    reason='the protocol is unsound where kinds of requests meet'
 )
 
 
