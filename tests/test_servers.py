@@ -93,10 +93,12 @@ def test_nothing_is_lost_and_nobody_sees_the_session_of_another(
 ) -> None:
     """Twenty visitors at once, then one with eight requests at once."""
     with ThreadPoolExecutor(VISITORS) as threads:
-        seen = list(threads.map(visit, [server.url] * VISITORS, range(VISITORS)))
-    assert seen == [
-        {f'visitor-{number}': 5} for number in range(VISITORS)
-    ], server.log
+        seen = list(
+            threads.map(visit, [server.url] * VISITORS, range(VISITORS))
+        )
+    assert seen == [{f'visitor-{number}': 5} for number in range(VISITORS)], (
+        server.log
+    )
 
     browser = Browser(server.url)
     assert browser.get('/count').json == {'n': 1}
