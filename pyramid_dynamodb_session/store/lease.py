@@ -74,6 +74,8 @@ class HeldLock:
     owner: weakref.ref[Any] | None = None
     #: a renewal is on its way
     is_being_renewed: bool = False
+    #: the call that gives it back is on its way
+    is_being_released: bool = False
 
     def age(self) -> float:
         """Seconds since DynamoDB has confirmed it."""
@@ -253,7 +255,9 @@ class LeaseRenewer:
             held.is_being_renewed = False
         if is_held:
             held.renewals += 1
-        elif self._held.pop(held.lock_id, None) is not None:
+            return
+        is_lost = self._held.pop(held.lock_id, None) is not None
+        if is_lost and not held.is_being_released:
             log.warning(
                 'the lock of a request in progress was taken over, or its '
                 'session has ended'
