@@ -43,7 +43,7 @@ from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.store.encryption import Cipher
 from pyramid_dynamodb_session.store.item import ITEM_LIMIT, hash_key
 from pyramid_dynamodb_session.store.policy import policy
-from pyramid_dynamodb_session.toolbar import Notes
+from pyramid_dynamodb_session.toolbar import SessionReport
 from tests.apps.small_app import PREFIX, SmallApp, session_id
 from tests.apps.views import count, read
 from tests.support.docs_pages import ROOT
@@ -775,7 +775,7 @@ def test_nothing_secret_in_logs_reprs_errors_and_events(
     for session in seen:
         if isinstance(session, DynamoDBSession):
             # what the debug toolbar's panel is made of
-            notes = Notes(session)
+            notes = SessionReport(session)
             shown += [repr(vars(notes)), repr([notes.name, notes.keys])]
             shown += [repr(vars(session.recorder)), notes.lock]
     said = [str(warning.message) for warning in recwarn]
@@ -870,7 +870,6 @@ def documented(page: str, index: int) -> dict[str, Any]:
 
 
 POLICIES = {
-    'README': lambda: documented('README.rst', 0),
     'docs': lambda: documented('docs/permissions.rst', 0),
     'docs, one application': lambda: documented('docs/permissions.rst', 2),
     'command': lambda: policy('runtime', ARN, 'shop'),
@@ -935,7 +934,7 @@ def test_policy_of_one_application_denies_the_others(
 def test_policy_of_the_web_servers_makes_no_table(client: Any) -> None:
     missing = 'Missing-' + secrets.token_hex(4)
     store = DynamoDBSessionStore(
-        Guarded(client, POLICIES['README']()), table=missing
+        Guarded(client, POLICIES['docs']()), table=missing
     )
     with pytest.raises(ConfigurationError, match='IAM policy'):
         store.initialize()

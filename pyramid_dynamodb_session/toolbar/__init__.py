@@ -116,11 +116,21 @@ class SessionReport:
         return ', '.join(lock) or 'not taken'
 
     @property
+    def waited(self) -> float:
+        """Seconds that the request waited for the lock."""
+        if LockTimedOut in self._seconds:
+            return self._seconds[LockTimedOut]
+        return self._seconds.get(LockWaited, 0)
+
+    @property
     def in_use(self) -> str:
-        """How long the session was in use."""
+        """How long the session was in use, without waiting for its lock."""
         if SessionUsed not in self._seconds:
             return ''
-        return duration(self._seconds[SessionUsed])
+        worked = duration(self._seconds[SessionUsed] - self.waited)
+        if not self.waited:
+            return worked
+        return f'{worked}, after waiting {duration(self.waited)} for the lock'
 
     @property
     def keys(self) -> list[tuple[str, int, str]]:
@@ -140,7 +150,7 @@ def recorder_of(session: DynamoDBSession) -> RequestRecorder:
     recorder = session._work.recorder
     if isinstance(recorder, RequestRecorder):
         return recorder
-    return RequestRecorder(str, lambda: None)
+    return RequestRecorder()
 
 
 def change(after: bytes, before: bytes | None) -> str:
@@ -187,9 +197,12 @@ class DynamoDBSessionPanel(DebugPanel):
 
     @property
     def nav_subtitle(self) -> str:
-        """The number of calls, in the panel's tab."""
-        number = sum(len(report.calls) for report in self._reports())
-        return f'{number} call{"" if number == 1 else "s"}'
+        """The number of calls and the wait, in the panel's tab."""
+        reports = self._reports()
+        number = sum(len(report.calls) for report in reports)
+        calls = f'{number} call{"" if number == 1 else "s"}'
+        waited = sum(report.waited for report in reports)
+        return f'{calls}, waited {waited * 1000:,.0f} ms' if waited else calls
 
     def render_vars(self, request: Any) -> dict[str, Any]:
         # not earlier: the last call may come after the toolbar
