@@ -601,6 +601,21 @@ def other(name: str) -> str:
     return label(name).replace(', ', ' on ')
 
 
+def of_contenders(results: Results) -> Results:
+    """Without those of contenders that there are no more."""
+    return {
+        section: {
+            **found,
+            'data': {
+                name: data
+                for name, data in found['data'].items()
+                if section == 'contention' or name in CONTENDERS
+            },
+        }
+        for section, found in results.items()
+    }
+
+
 def page(results: Results) -> str:
     dates = sorted({section['date'] for section in results.values()})
     last = max(results.values(), key=lambda section: section['date'])

@@ -59,7 +59,7 @@ def read_response(first: bytes, receive: Receive) -> Response:
     ):
         return _read_unusual(first, receive)
     body, is_exact = _read_body(start, int(length), receive)
-    is_last = headers.get('connection', '').lower() == 'close'
+    is_last = 'close' in headers.get('connection', '').lower()
     return Response(status, headers, body, is_exact and not is_last)
 
 
@@ -98,6 +98,8 @@ def _read_body(
 
 def _read_unusual(first: bytes, receive: Receive) -> Response:
     response = read_head(first, receive)
+    if len(set(response.msg.get_all('content-length', ()))) > 1:
+        raise HTTPException('a reply of two lengths')
     stream: Any = response.fp
     try:
         body = response.read(LONGEST_REPLY + 1)

@@ -237,22 +237,27 @@ class Locks:
                 continue
             started = time.monotonic()
             item = self._try_to_lock(calls, ticket, observed, version)
-            if item is None or 'Ended' in item:
-                return None if item is None else ended_session(item)
-            if item.get('LockId') == {'S': ticket.token}:
+            if item is None:
+                return None
+            is_ours = 'Ended' not in item and (
+                item.get('LockId') == {'S': ticket.token}
+            )
+            if is_ours:
                 if observed is not None:
                     self._report_take_over(calls, observed, wait)
                 record = self._hold(ticket, item, started)
-                if version_differs(item, version):
-                    # handed on by a save whose reply was lost
-                    raise VersionChanged(item)
+            if version_differs(item, version):
+                # what is ours by now was handed on by a save whose reply was
+                # lost: it goes back
+                raise VersionChanged(item)
+            if is_ours:
                 return record
+            if 'Ended' in item:
+                return ended_session(item)
             taken_from, observed = observed, self._holder(item)
             if observed is None or taken_from == observed:
                 if not is_unexpired(item):
                     return None
-                if version_differs(item, version):
-                    raise VersionChanged(item)
                 # refused though nothing stands in the way, for ever maybe
                 wait.back_off()
 
