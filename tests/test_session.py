@@ -909,7 +909,11 @@ def test_vote_of_a_session_that_did_not_change_makes_no_call(
 
 
 def test_vote_confirms_an_old_lock_by_a_renewal(
-    table: str, application: str, wire: CountingClient, opened: Open, saved: Any
+    table: str,
+    application: str,
+    wire: CountingClient,
+    opened: Open,
+    saved: Any,
 ) -> None:
     store = DynamoDBSessionStore(
         wire, table=table, application=application, lock_lease=0.4
