@@ -171,16 +171,8 @@ class RequestLifecycle:
         request.add_finished_callback(self._end)
 
     def _recorder_for(self, request: Any) -> Recorder:
-        reference = self._request
-
-        def request_line() -> str:
-            """The method and the path."""
-            request = reference()
-            return f'{request.method} {request.path}' if request else ''
-
-        if is_listened(request):
-            return RequestRecorder(request_line, reference)
-        return Recorder(request_line)
+        kind = RequestRecorder if is_listened(request) else Recorder
+        return kind(self._request)
 
     def _begin(self) -> None:
         """Before the session is loaded: see to it that it will be saved."""
@@ -244,6 +236,21 @@ class RequestLifecycle:
         ):
             timeout = work.record.timeout if work.used else None
             cookie.write(request, response, session_id, timeout)
+            self._warn_of_shared_cache(request, response)
+
+    def _warn_of_shared_cache(self, request: Any, response: Any) -> None:
+        """A cache that keeps the cookie hands it to other visitors."""
+        cache_control = response.headers.get('Cache-Control', '')
+        if 'public' in cache_control or 's-maxage' in cache_control:
+            route = getattr(request, 'matched_route', None)
+            log.warning(
+                '%s (route %s): the response carries a session cookie, and '
+                'its Cache-Control (%s) lets shared caches give it to other '
+                'visitors; use the session in no view that is cached publicly',
+                self._recorder.request_line(),
+                route and route.name,
+                cache_control,
+            )
 
     def saves(self, request: Any) -> bool:
         """Whether this attempt counts, so that changes may be saved."""
@@ -277,7 +284,8 @@ class RequestLifecycle:
                 'had run: changes to it are not saved',
                 self._recorder.request_line(),
             )
-        self.give_up(request, 'the request has ended')
+        if not self._is_finished:
+            self.give_up(request, 'the request has ended')
         reference = ANSWERED.get()
         if reference is not None and reference() is request:
             ANSWERED.set(None)

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from .._threads import server_threads
 from ..errors import SessionLockTimeout
@@ -27,6 +28,8 @@ class Ticket:
 
     #: Set once it is the head; only who must wait has one.
     called: threading.Event
+    #: What the process knows of its locks, as the locks have it.
+    process: Any
 
     def __init__(self, name: str, request_line: Callable[[], str]) -> None:
         self.name = name
