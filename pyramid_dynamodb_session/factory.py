@@ -96,14 +96,14 @@ class DynamoDBSessionFactory:
         lifecycles = lifecycles_of(request)
         if self in lifecycles:
             return lifecycles[self]
+        if answered_request() is None:
+            # the tween does not run
+            ANSWERED.set(weakref.ref(outermost(request)))
         parent = self._parent(request)
         if parent is not None:
             return self._lifecycle(parent)
-        lifecycle = lifecycles[self] = RequestLifecycle(self, request)
-        if ANSWERED.get() is None:
-            # the tween does not run
-            ANSWERED.set(weakref.ref(request))
-        return lifecycle
+        lifecycles[self] = RequestLifecycle(self, request)
+        return lifecycles[self]
 
     def _parent(self, request: Any) -> Any:
         """The request of the same session that this one is a part of.
@@ -111,14 +111,12 @@ class DynamoDBSessionFactory:
         The outermost one, if the router made it: a request that a script or
         a test has prepared is part of nothing, and answered by nobody.
         """
-        reference = ANSWERED.get()
-        parent = reference and reference()
+        parent = answered_request()
         if (
             parent is None
             or parent is request
             or not hasattr(parent, 'invoke_subrequest')
             or parent.registry is not getattr(request, 'registry', None)
-            or not is_being_answered(parent)
             or self.cookie.read(parent) != self.cookie.read(request)
         ):
             return None
@@ -330,6 +328,29 @@ def is_being_answered(request: Any) -> bool:
     return any(frame['request'] is request for frame in manager.stack)
 
 
+def answered_request() -> Any:
+    """The outermost request that is being answered here; None for none."""
+    reference = ANSWERED.get()
+    request = reference and reference()
+    if request is None or not is_being_answered(request):
+        return None
+    return request
+
+
+def outermost(request: Any) -> Any:
+    """The outermost request that this thread answers, and `request` is in."""
+    greenlet = sys.modules.get('greenlet')
+    if greenlet is not None and greenlet.getcurrent().parent is not None:
+        # others may share the stack
+        return request
+    answered = [
+        frame['request']
+        for frame in manager.stack
+        if hasattr(frame['request'], 'invoke_subrequest')
+    ]
+    return answered[0] if request in answered else request
+
+
 def lifecycles_of(
     request: Any,
 ) -> dict[DynamoDBSessionFactory, RequestLifecycle]:
@@ -352,7 +373,7 @@ def session_tween_factory(
     """Save sessions after the exception views and the database commit."""
 
     def session_tween(request: Any) -> Any:
-        is_outermost = ANSWERED.get() is None
+        is_outermost = answered_request() is None
         if is_outermost:
             ANSWERED.set(weakref.ref(request))
         try:

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from tests.support.servers import ROOT
 from tests.simulation import exhaustive
 from tests.simulation.breakages import (
     BREAKAGES,
@@ -17,6 +16,7 @@ from tests.simulation.breakages import (
     profiles,
 )
 from tests.simulation.run import Profile, Statistics, run
+from tests.support.servers import ROOT
 
 #: Requests of one history, and histories of one test.
 CHUNK = 300

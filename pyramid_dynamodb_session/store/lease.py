@@ -62,7 +62,6 @@ class HeldLock:
 
     name: str
     lock: LockId
-    lock_id: str
     record: SessionRecord
     date: int
     confirmed_at: float
@@ -76,6 +75,10 @@ class HeldLock:
     is_being_renewed: bool = False
     #: the call that gives it back is on its way
     is_being_released: bool = False
+    lock_id: str = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lock_id = str(self.lock)
 
     def age(self) -> float:
         """Seconds since DynamoDB has confirmed it."""
@@ -93,7 +96,6 @@ class HeldLock:
         return HeldLock(
             self.name,
             self.lock,
-            self.lock_id,
             self.record,
             self.date,
             self.confirmed_at,

@@ -275,7 +275,7 @@ class Locks:
         except CorruptItem:
             self._release_by_call(self._calls, ticket.name, lock, None)
             raise
-        held = HeldLock(ticket.name, lock, lock_id, record, date, started)
+        held = HeldLock(ticket.name, lock, record, date, started)
         ticket.process.queue.hold(ticket, held)
         ticket.process.holders[lock_id] = ticket
         return record
@@ -394,7 +394,7 @@ class Locks:
         if held is None:
             lock = LockId.parse(lock_id)
             record = SessionRecord({}, created=0, expires=0)
-            held = HeldLock(name, lock, str(lock), record, 0, 0)
+            held = HeldLock(name, lock, record, 0, 0)
             return self._renew(held, slides=False)
         return self._renew(held)
 
