@@ -43,7 +43,7 @@ from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.store.encryption import Cipher
 from pyramid_dynamodb_session.store.item import ITEM_LIMIT, hash_key
 from pyramid_dynamodb_session.store.policy import policy
-from pyramid_dynamodb_session.toolbar import Notes
+from pyramid_dynamodb_session.toolbar import SessionReport
 from pyramid_dynamodb_session.unit_of_work import UnitOfWork
 from tests.apps.small_app import PREFIX, SmallApp, session_id
 from tests.apps.views import count, read
