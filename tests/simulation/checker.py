@@ -415,10 +415,11 @@ class Checker:
         before = old.get('LockId')
         after = new.get('LockId')
         lock = self.locks.get(name)
-        if after is None:
+        is_ended = parse(new) is None
+        if after is None or is_ended:
+            # the lock of a session that has ended is of no importance
             if lock is not None:
                 del self.locks[name]
-                is_ended = 'SessionItems' not in new or 'Ended' in new
                 if call.process is not lock.process and not is_ended:
                     text = f'{call.request} unlocked {short(name)}'
                     self.violation('unlocked by another', text, name)
@@ -669,13 +670,13 @@ class Checker:
         """Whether an answer may overwrite whatever cookie there is.
 
         That of a request without a cookie can't know better, nor that of
-        one that came long after its session had ended; and who logs out
-        means it.
+        one that came long after its session had ended; who logs out means
+        it, and who has moved the living session that it was sent for can't
+        know that the browser has another by now.
         """
-        if request.cookie is None or request.kind.ends:
-            return True
         name = request.name
-        assert name is not None
+        if name is None or request.kind.ends or name in request.has_ended:
+            return True
         if name not in self.ended:
             return False
         loaded = request.started if request.loaded is None else request.loaded
@@ -684,7 +685,7 @@ class Checker:
 
 def parse(item: Item | None) -> Data | None:
     """The session in an item; None for a tombstone."""
-    if item is None or 'Ended' in item or 'SessionItems' not in item:
+    if not item or 'Ended' in item or 'SessionItems' not in item:
         return None
     ((kind, value),) = item['SessionItems'].items()
     found = _parsed.get(value)
