@@ -449,7 +449,7 @@ def floor_app(client: Any, options: Options) -> Any:
 
 def tuned_client(options: Options) -> Any:
     """The very client that the package makes."""
-    from pyramid_dynamodb_session.clients import make_client
+    from pyramid_dynamodb_session.dynamodb.client import make_client
     from pyramid_dynamodb_session.settings import FactorySettings
 
     settings = our_settings(options, '', 'boto3')
@@ -481,7 +481,7 @@ CONTENDERS = {
         color='#cccccc',
         is_floor=True,
     ),
-    'curl': Contender('ours, curl', ours('curl'), color='#d62728'),
+    'direct': Contender('ours, direct', ours('direct'), color='#d62728'),
     'luhn': Contender('pyramid_dynamodb_sessions', luhns, color='#2ca02c'),
     'flask': Contender(
         'Flask-Session, DynamoDB', flask_session, color='#9467bd'

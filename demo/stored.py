@@ -3,7 +3,7 @@
 from pyramid.interfaces import ISessionFactory
 from pyramid.view import view_config
 
-from pyramid_dynamodb_session.item import hash_key
+from pyramid_dynamodb_session.store.item import hash_key
 
 MEANINGS = {
     'SessionId': 'the application, and a hash of the id in the cookie',

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from pyramid.config import PHASE1_CONFIG
+from pyramid.exceptions import ConfigurationError
 from pyramid.tweens import EXCVIEW, INGRESS
 from pyramid.viewderivers import INGRESS as VIEW_INGRESS
 
@@ -23,6 +25,7 @@ from .errors import (
 )
 from .factory import DynamoDBSessionFactory
 from .session import DynamoDBSession
+from .settings import refuse_similar_prefixes
 from .states import session_state_view
 from .store import DynamoDBSessionStore
 
@@ -44,7 +47,10 @@ __all__ = [
     'session_factory_from_settings',
 ]
 
+log = logging.getLogger(__name__)
+
 PREFIX = 'dynamodb_session.'
+INCLUDE = "config.include('pyramid_dynamodb_session')"
 #: After every other action: no table is made for a wrong configuration.
 LAST = 10**6
 
@@ -54,9 +60,11 @@ def session_factory_from_settings(
 ) -> DynamoDBSessionFactory:
     """A session factory from the settings that bear the `prefix`.
 
-    Raises :class:`pyramid.exceptions.ConfigurationError` for an unknown key
-    or a value that can't be parsed. No call is made.
+    Raises :class:`pyramid.exceptions.ConfigurationError` for an unknown key,
+    a value that can't be parsed, or a misspelt prefix. No call is made.
     """
+    if prefix == PREFIX:
+        refuse_similar_prefixes(settings, prefix)
     return DynamoDBSessionFactory.from_settings(
         {
             key: value
@@ -72,28 +80,64 @@ def includeme(config: Any) -> None:
 
     Include it with ``config.include('pyramid_dynamodb_session')`` or in
     ``pyramid.includes``. The table is validated, or created, when the WSGI
-    application is made, which blocks until the table is ACTIVE.
+    application is made, which blocks until the table is ACTIVE. Another
+    session factory besides is a
+    :class:`pyramid.exceptions.ConfigurationError`.
 
     It adds a tween that saves the session after the exception views and
-    after the commit of ``pyramid_tm``, and the view option
-    ``session_state``.
+    after the commit of ``pyramid_tm``, above all tweens that are added
+    without hints, and the view option ``session_state``.
     """
-    config.add_tween(
-        'pyramid_dynamodb_session.factory.session_tween_factory',
-        under=INGRESS,
-        over=('pyramid_tm.tm_tween_factory', EXCVIEW),
-    )
+    # a configurator of our own, whose actions say in errors where they are
+    # from: there is no line of code where pyramid.includes has it
+    config = config.with_package(config.package)
+    config.info = INCLUDE
     config.add_view_deriver(
         session_state_view,
         'session_state_view',
         under=VIEW_INGRESS,
         over='secured_view',
     )
-
-    def register() -> None:
-        factory = session_factory_from_settings(config.get_settings())
-        config.set_session_factory(factory)
-        config.action(None, factory.store.initialize, order=LAST)
-
     # deferred, so that settings that are added later count
-    config.action(None, register, order=PHASE1_CONFIG)
+    config.action(None, register, args=(config,), order=PHASE1_CONFIG)
+
+
+def register(config: Any) -> None:
+    """Set the session factory, unless there is another from before."""
+    factory = session_factory_from_settings(config.get_settings())
+    for warning in factory.settings.warnings(PREFIX):
+        log.warning(warning)
+    refuse_other_factory(config.introspector, factory)
+    config.set_session_factory(factory)
+    config.action(None, complete, args=(config, factory), order=LAST)
+
+
+def complete(config: Any, factory: DynamoDBSessionFactory) -> None:
+    """Whatever has to come after the actions of the application."""
+    refuse_other_factory(config.introspector, factory)
+    # an action that is added now would be too late
+    config.autocommit = True
+    config.add_tween(
+        'pyramid_dynamodb_session.factory.session_tween_factory',
+        under=INGRESS,
+        over=('pyramid_tm.tm_tween_factory', EXCVIEW),
+    )
+    factory.store.initialize()
+
+
+def refuse_other_factory(
+    introspector: Any, factory: DynamoDBSessionFactory
+) -> None:
+    """Raise ConfigurationError if another factory was set than `factory`.
+
+    One that wraps it and was registered without ``set_session_factory``, as
+    a tool for debugging does, is no other.
+    """
+    found = introspector.get('session factory', None)
+    if found is None or found['factory'] is factory:
+        return
+    place = ' '.join(str(found.action_info).split())
+    raise ConfigurationError(
+        f'there are two session factories: that of {INCLUDE}, and '
+        f'{found.title} ({place}); remove one of them'
+    )

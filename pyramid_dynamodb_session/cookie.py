@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from webob.cookies import SignedSerializer, parse_cookie
 
 from .settings import FactorySettings
 
+log = logging.getLogger(__name__)
+
 SESSION_ID = re.compile('[A-Za-z0-9_-]{43}')
+#: Headers by which a proxy tells that it was called over https.
+PROXY_HEADERS = (
+    'HTTP_X_FORWARDED_PROTO',
+    'HTTP_X_FORWARDED_SCHEME',
+    'HTTP_X_FORWARDED_SSL',
+    'HTTP_FORWARDED',
+    'HTTP_CLOUDFRONT_FORWARDED_PROTO',
+)
+PROXY_VALUE = re.compile(r'https\b.*|on|.*\bproto="?https\b.*', re.I)
+#: Hosts where browsers trust plain http as if it were https.
+LOOPBACK = re.compile(r'((.*\.)?localhost|127(\.\d+){3}|\[::1\])(:\d*)?')
 #: Of 32 bytes of signature and an id; the decoder would skip other characters.
 SIGNED_ID = re.compile('[A-Za-z0-9_-]{100}')
 
@@ -29,6 +44,7 @@ class SessionCookie:
 
     def __init__(self, settings: FactorySettings) -> None:
         self._settings = settings
+        self._scheme_fits = True
         #: our cookie, as any browser sends it
         self._usual = re.compile(
             rf'(?:^|; ){re.escape(settings.cookie_name)}=([\w-]+)(?:;|$)',
@@ -106,7 +122,37 @@ class SessionCookie:
         value = session_id
         if self._signers:
             value = self._signers[0].dumps(session_id).decode()
+        if self._scheme_fits:
+            self._check_scheme(request)
         self._set(request, response, value, max_age)
+
+    def _check_scheme(self, request: Any) -> None:
+        """Warn once of a scheme that the cookie does not suit."""
+        environ = getattr(request, 'environ', {})
+        if environ.get('wsgi.url_scheme') != 'http':
+            return
+        secure = self._settings.cookie_secure
+        encrypted = is_browser_on_https(environ)
+        if secure and not encrypted:
+            log.warning(
+                'cookie_secure is true and a request came over http: a '
+                'browser keeps no such cookie, and its session is always '
+                'empty. For plain http leave cookie_secure out; behind an '
+                'https proxy have the server take over its scheme (waitress: '
+                'trusted_proxy and trusted_proxy_headers, gunicorn: '
+                'forwarded_allow_ips)'
+            )
+        elif secure is None and encrypted:
+            log.warning(
+                'the browser speaks https, and the request has the scheme '
+                'http: the session cookie is not secure. Have the server '
+                "take over the proxy's scheme (waitress: trusted_proxy and "
+                'trusted_proxy_headers, gunicorn: forwarded_allow_ips), or '
+                'set cookie_secure = true'
+            )
+        else:
+            return
+        self._scheme_fits = False
 
     def remove(self, request: Any, response: Any) -> None:
         """Have the browser forget the cookie."""
@@ -133,3 +179,17 @@ class SessionCookie:
             httponly=settings.cookie_httponly,
             samesite=settings.cookie_samesite,
         )
+
+
+def is_browser_on_https(environ: Mapping[str, Any]) -> bool:
+    """Whether a request that came over http was sent over https to a proxy.
+
+    The proxy's headers may be forged, or be removed by the server; browsers
+    themselves tell it by ``Sec-Fetch-Site``, which they send over plain http
+    to the machine that they run on alone.
+    """
+    if any(PROXY_VALUE.fullmatch(environ.get(h, '')) for h in PROXY_HEADERS):
+        return True
+    return 'HTTP_SEC_FETCH_SITE' in environ and not LOOPBACK.fullmatch(
+        environ.get('HTTP_HOST', '')
+    )

@@ -6,13 +6,6 @@ from pyramid.httpexceptions import (
     HTTPServiceUnavailable,
 )
 
-try:
-    from pyramid_retry import mark_error_retryable
-except ImportError:
-
-    def mark_error_retryable(error: type[Exception]) -> None:
-        """Nobody is there to retry."""
-
 
 class SessionError(Exception):
     """The base of every error of this package."""
@@ -24,7 +17,7 @@ class SessionResponseError(SessionError):
     ``str(error)`` is the ``message``, written for the log; the body of the
     response says only what the visitor needs, the class's ``explanation``.
 
-    :param message: what happened and what to do about it.
+    :param message: what notify and what to do about it.
     :param retry_after: seconds, sent as the ``Retry-After`` header.
     """
 
@@ -42,6 +35,11 @@ class SessionResponseError(SessionError):
     def __str__(self) -> str:
         return self.message
 
+    def add_message(self, message: str) -> None:
+        """Say more in the log, not to the visitor."""
+        self.message = f'{self.message}; {message}'
+        self.args = (self.message,)
+
 
 class SessionLockTimeout(SessionResponseError, HTTPServiceUnavailable):
     """The lock stayed held for ``lock_wait``, or the queue is full."""
@@ -55,17 +53,43 @@ class SessionLockTimeout(SessionResponseError, HTTPServiceUnavailable):
 class SessionStoreUnavailable(SessionResponseError, HTTPServiceUnavailable):
     """DynamoDB could not be reached, or refused, after all retries.
 
-    The original error is the ``__cause__``.
+    The original error is the ``__cause__``. ``outcome`` is ``'not saved'``,
+    or ``'unknown'`` when a write may have been carried out: its reply was
+    lost, and nothing in the table tells. Then the request is never retried,
+    here or by ``pyramid_retry``.
     """
 
-    explanation = (
+    not_saved = (
         'Your session can not be reached at the moment. '
         'Please try again in a moment.'
     )
+    may_be_saved = (
+        'Your session can not be reached at the moment. Your last change may '
+        'have been saved, or not: please look before you try again.'
+    )
+
+    def __init__(
+        self,
+        message: str | None = None,
+        retry_after: int | None = None,
+        outcome: str = 'not saved',
+    ) -> None:
+        self.outcome = outcome
+        super().__init__(message, retry_after)
+
+    @property
+    def explanation(self) -> str:  # type: ignore[override]
+        """What the visitor is told."""
+        if self.outcome == 'unknown':
+            return self.may_be_saved
+        return self.not_saved
 
 
 class SessionLockLost(SessionResponseError, HTTPConflict):
-    """The lock was taken over before the save; nothing was saved."""
+    """The lock was taken over, or the session ended, before the save.
+
+    Nothing of this request was saved, for certain.
+    """
 
     explanation = (
         'Your session was changed by another request in the meantime, and '
@@ -74,7 +98,10 @@ class SessionLockLost(SessionResponseError, HTTPConflict):
 
 
 class SessionConflict(SessionResponseError, HTTPConflict):
-    """Somebody else saved since an ``optimistic`` request has read."""
+    """Somebody else saved since an ``optimistic`` request has read.
+
+    Nothing of this request was saved, for certain.
+    """
 
     explanation = SessionLockLost.explanation
 
@@ -119,7 +146,3 @@ class SessionDisabled(SessionError, RuntimeError):
 
 class SessionClosed(SessionError, RuntimeError):
     """Use after the request has ended, or writing after the save."""
-
-
-mark_error_retryable(SessionLockLost)
-mark_error_retryable(SessionConflict)

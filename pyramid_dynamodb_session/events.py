@@ -1,4 +1,4 @@
-"""What happens to sessions, for those who count: Pyramid events.
+"""What happens to sessions, as Pyramid events: to collect metrics.
 
 None of them carries an id or data. Subscribe to :class:`SessionEvent` for
 all, or to one of its subclasses.
@@ -7,11 +7,7 @@ all, or to one of its subclasses.
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-log = logging.getLogger(__name__)
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +26,7 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class SessionEvent:
-    """Something happened to the session of a ``request``.
+    """Something notify to the session of a ``request``.
 
     ``seconds`` is how long it took, 0 for what takes no time; ``calls`` are
     all that the request has made for its session so far.
@@ -50,8 +46,14 @@ class LockTaken(SessionEvent):
     """The session is locked, and loaded; ``seconds`` with all waiting."""
 
 
+@dataclasses.dataclass(frozen=True)
 class LockWaited(SessionEvent):
-    """The lock was not free at once; ``seconds`` is the wait."""
+    """The lock was not free at once; ``seconds`` is the wait.
+
+    ``queue_length`` is how many requests of this process were before it.
+    """
+
+    queue_length: int = 0
 
 
 class LockTakenOver(SessionEvent):
@@ -103,67 +105,3 @@ class SessionUsed(SessionEvent):
     ``seconds`` have passed since it first used the session. The calls that
     renew a lock in the background are not among the ``calls``.
     """
-
-
-class Happening(NamedTuple):
-    """A ``kind`` of event, and how many calls had been made by then."""
-
-    kind: type[SessionEvent]
-    seconds: float
-    calls: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Snapshot:
-    """A session as it was read or, if ``is_new``, as it was to be written.
-
-    ``name`` is the table's key for it, ``size`` the bytes of its item,
-    ``kind`` the type of ``SessionItems``; ``payload`` is the serializer's
-    output, and ``parts()`` what that would be for each key alone.
-    """
-
-    name: str
-    size: int
-    kind: str
-    payload: bytes = dataclasses.field(repr=False)
-    parts: Callable[[], dict[str, bytes]] = dataclasses.field(repr=False)
-    is_new: bool
-
-
-class Journal:
-    """Notes what one request does with its session, and tells the others.
-
-    There is one only where somebody subscribed.
-
-    :param request: whose registry the events go to.
-    """
-
-    def __init__(self, request: Any) -> None:
-        self._request = request
-        self.calls: list[Call] = []
-        self.happenings: list[Happening] = []
-        self.snapshots: list[Snapshot] = []
-        #: how often the lock was renewed until it was given back
-        self.renewals = 0
-        #: why the session could not be loaded, or saved
-        self.error = ''
-
-    def happened(self, event: type[SessionEvent], seconds: float = 0) -> None:
-        """Notify the subscribers of `event`.
-
-        They watch and do not interfere: what one of them raises is logged,
-        or it would keep locks from being given back.
-        """
-        if self._request is None:
-            return
-        self.happenings.append(Happening(event, seconds, len(self.calls)))
-        try:
-            self._request.registry.notify(
-                event(self._request, seconds, tuple(self.calls))
-            )
-        except Exception:
-            log.exception('a subscriber to %s has failed', event.__name__)
-
-    def close(self) -> None:
-        """The request has ended: let go of it."""
-        self._request = None

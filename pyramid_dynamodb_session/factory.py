@@ -1,4 +1,4 @@
-"""The life of a request: when its session is made, saved, closed.
+"""The life cycle of a request: when its session is made, saved, closed.
 
 The session is saved once, after the exception views and the database
 commit, by the tween; by a response callback where the tween does not run.
@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import weakref
 from collections.abc import Callable, Mapping
-from functools import partial
+from contextvars import ContextVar
 from typing import Any
 
 from pyramid.httpexceptions import HTTPException, HTTPNotFound
@@ -19,13 +20,16 @@ from pyramid.interfaces import ISessionFactory
 from pyramid.threadlocal import manager
 from zope.interface import implementedBy, implementer
 
-from .clients import client_from_settings
+from . import transaction
+from ._recorder import Recorder, RequestRecorder
 from .cookie import SessionCookie
+from .dynamodb.client import client_from_settings
 from .errors import SessionClosed, SessionError, SessionResponseError
-from .events import CookieRejected, Journal, SessionEvent, SessionUsed
+from .events import CookieRejected, SessionEvent, SessionUsed
 from .session import DynamoDBSession
-from .settings import STATES, FactorySettings
+from .settings import STATES, FactorySettings, documents_settings
 from .store import DynamoDBSessionStore
+from .unit_of_work import UnitOfWork
 
 try:
     from pyramid_retry import is_error_retryable
@@ -38,13 +42,25 @@ except ImportError:
 
 log = logging.getLogger(__name__)
 
-#: Where a request keeps its lives with sessions, and its view's state.
-LIVES = '_dynamodb_session_lives'
+#: Where a request keeps its life cycles, its view's state, and whether one of
+#: its views is running.
+LIFECYCLES = '_dynamodb_session_lifecycles'
 STATE = '_dynamodb_session_state'
+#: Where the environment keeps the ids that earlier attempts of pyramid_retry
+#: have stored, by the names of their cookies.
+STORED_IDS = 'pyramid_dynamodb_session.stored_ids'
+#: Where it keeps when the first attempt has asked for its session.
+STARTED_AT = 'pyramid_dynamodb_session.started_at'
 #: Where a registry keeps whether anybody listens; applications do not change.
 LISTENED = '_dynamodb_session_listened'
 
+#: The outermost request that is being answered, as a weak reference.
+ANSWERED: ContextVar[Callable[[], Any] | None] = ContextVar(
+    'pyramid_dynamodb_session.answered', default=None
+)
 
+
+@documents_settings(FactorySettings)
 @implementer(ISessionFactory)
 class DynamoDBSessionFactory:
     """Makes the session of a request; no call until the session is used.
@@ -69,22 +85,25 @@ class DynamoDBSessionFactory:
     def _set_up(self, settings: FactorySettings) -> None:
         self.settings = settings
         self.cookie = SessionCookie(settings)
-        self.store = DynamoDBSessionStore(
-            client_from_settings(settings), **settings.of_the_store()
+        self.store = DynamoDBSessionStore.from_settings(
+            client_from_settings(settings), settings
         )
 
     def __call__(self, request: Any) -> DynamoDBSession:
-        return self._life(request).session
+        return self._lifecycle(request).session
 
-    def _life(self, request: Any) -> Life:
-        lives = lives_of(request)
-        if self in lives:
-            return lives[self]
+    def _lifecycle(self, request: Any) -> RequestLifecycle:
+        lifecycles = lifecycles_of(request)
+        if self in lifecycles:
+            return lifecycles[self]
         parent = self._parent(request)
         if parent is not None:
-            return self._life(parent)
-        life = lives[self] = Life(self, request)
-        return life
+            return self._lifecycle(parent)
+        lifecycle = lifecycles[self] = RequestLifecycle(self, request)
+        if ANSWERED.get() is None:
+            # the tween does not run
+            ANSWERED.set(weakref.ref(request))
+        return lifecycle
 
     def _parent(self, request: Any) -> Any:
         """The request of the same session that this one is a part of.
@@ -92,18 +111,18 @@ class DynamoDBSessionFactory:
         The outermost one, if the router made it: a request that a script or
         a test has prepared is part of nothing, and answered by nobody.
         """
-        registry = getattr(request, 'registry', None)
-        for frame in manager.stack:
-            parent = frame['request']
-            if parent is request:
-                break
-            if (
-                hasattr(parent, 'invoke_subrequest')
-                and frame['registry'] is registry
-                and self.cookie.read(parent) == self.cookie.read(request)
-            ):
-                return parent
-        return None
+        reference = ANSWERED.get()
+        parent = reference and reference()
+        if (
+            parent is None
+            or parent is request
+            or not hasattr(parent, 'invoke_subrequest')
+            or parent.registry is not getattr(request, 'registry', None)
+            or not is_being_answered(parent)
+            or self.cookie.read(parent) != self.cookie.read(request)
+        ):
+            return None
+        return parent
 
     def state(self, request: Any) -> str:
         """The state of the view; where it says nothing, the default."""
@@ -118,80 +137,107 @@ class DynamoDBSessionFactory:
         return state or self.settings.session_state
 
 
-class Life:
-    """What a request does with its session, from the first use to the end."""
+class RequestLifecycle:
+    """What a request does with its session, from the first use to the end.
+
+    It refers to its request weakly: a request that is dropped, whatever
+    became of its callbacks, keeps no lock.
+    """
 
     def __init__(self, factory: DynamoDBSessionFactory, request: Any) -> None:
         self._factory = factory
+        self._request = weakref.ref(request)
         self._sent_id = factory.cookie.read(request)
-        self._journal = Journal(request) if is_listened(request) else None
-        rejected = self._sent_id is None and factory.cookie.is_sent(request)
-        if rejected and self._journal is not None:
-            self._journal.happened(CookieRejected)
-        self.session = DynamoDBSession(
+        stored_ids = request.environ.get(STORED_IDS, {})
+        #: the id that an earlier attempt has stored
+        self._continued_id = stored_ids.get(factory.settings.cookie_name)
+        self._recorder = self._recorder_for(request)
+        if self._sent_id is None and factory.cookie.is_sent(request):
+            self._recorder.record_event(CookieRejected)
+            self._recorder.notify()
+        self.work = UnitOfWork(
             factory.store,
-            session_id=self._sent_id,
+            session_id=self._continued_id or self._sent_id,
             state=factory.state(request),
             touch_interval=factory.settings.touch_interval,
-            on_load=partial(self._begin, request),
-            journal=self._journal,
+            on_load=self._begin,
+            recorder=self._recorder,
+            started_at=request.environ.setdefault(
+                STARTED_AT, time.monotonic()
+            ),
         )
-        self._finished = False
+        self.session = DynamoDBSession(self.work)
+        self._is_finished = False
         #: when the session was first used, on the monotonic clock
         self._begun: float | None = None
         request.add_finished_callback(self._end)
 
-    def _begin(self, request: Any) -> None:
+    def _recorder_for(self, request: Any) -> Recorder:
+        kind = RequestRecorder if is_listened(request) else Recorder
+        return kind(self._request)
+
+    def _begin(self) -> None:
         """Before the session is loaded: see to it that it will be saved."""
+        request = self._request()
+        if request is None:
+            # dropped by a script: nobody will save
+            return
         if has_ended(request):
             raise SessionClosed(
                 'the session can not be loaded any more: the request has '
                 'ended; use it in the view before the response streams'
             )
-        self._begun = self._begun or time.monotonic()
-        request.add_response_callback(self._respond)
+        if self._begun is None:
+            self._begun = time.monotonic()
+            request.add_response_callback(self._respond)
+        transaction.join(request, self.work)
 
     def _respond(self, request: Any, response: Any) -> None:
         """Where the tween has not run, or the session was used after it."""
         finished = self.finish(request, response)
         if finished is not response:
-            become(response, finished, request)
+            replace_response(response, finished, request)
 
     def finish(self, request: Any, response: Any) -> Any:
         """Save; return the response with the cookie, or that of the error."""
-        session = self.session
-        if self._finished or not session.used:
+        work = self.work
+        if self._is_finished or not (work.used or self._continued_id):
             return response
-        self._finished = True
+        self._is_finished = True
         saves = self.saves(request)
         try:
             if saves:
-                session.persist()
+                work.persist()
         except SessionResponseError as error:
             response = error_response(request, error)
             saves = False
         finally:
-            session.close('the response has been made')
+            self.give_up(request, 'the response has been made')
         vary = response.vary
         if vary is None:
             # in nearly every request, where setting the list costs more
             response.headers['Vary'] = 'Cookie'
         else:
             response.vary = sorted({*vary, 'Cookie'})
-        if saves:
-            self._write_cookie(request, response)
+        self._write_cookie(request, response, saves)
         return response
 
-    def _write_cookie(self, request: Any, response: Any) -> None:
-        cookie, session = self._factory.cookie, self.session
-        session_id = session.stored_id
+    def _write_cookie(self, request: Any, response: Any, saves: bool) -> None:
+        """Send the id of a session that was stored, whatever came after."""
+        cookie, work = self._factory.cookie, self.work
+        session_id = work.session_id
+        if not work.used:
+            session_id = self._continued_id
         if session_id is None:
-            if cookie.is_sent(request):
+            if saves and not work.is_overtaken and cookie.is_sent(request):
                 cookie.remove(request, response)
         elif session_id != self._sent_id or (
-            session.slid and self._factory.settings.cookie_max_age is not None
+            saves
+            and work.slid
+            and self._factory.settings.cookie_max_age is not None
         ):
-            cookie.write(request, response, session_id, session.timeout)
+            timeout = work.record.timeout if work.used else None
+            cookie.write(request, response, session_id, timeout)
 
     def saves(self, request: Any) -> bool:
         """Whether this attempt counts, so that changes may be saved."""
@@ -202,24 +248,38 @@ class Life:
             return False
         return self._factory.settings.set_on_exception
 
+    def give_up(self, request: Any, reason: str) -> None:
+        """Give back what is held; let a further attempt go on from here."""
+        work = self.work
+        work.release()
+        work.close(reason)
+        session_id = work.session_id
+        if session_id is not None and session_id != self._sent_id:
+            stored_ids = request.environ.setdefault(STORED_IDS, {})
+            stored_ids[self._factory.settings.cookie_name] = session_id
+
     def _end(self, request: Any) -> None:
         """Give back what is held. Must not raise: others wait in line."""
-        session = self.session
-        if session.used and not self._finished and sys.exc_info()[1] is None:
+        if (
+            self.work.used
+            and not self._is_finished
+            and not self.work.closed
+            and sys.exc_info()[1] is None
+        ):
             log.warning(
-                'a session was used only after the response callbacks had '
-                'run: changes to it are not saved'
+                '%s: a session was used only after the response callbacks '
+                'had run: changes to it are not saved',
+                self._recorder.request_line(),
             )
-        try:
-            session.release()
-        except SessionError as error:
-            log.warning('the lock of a session was not given back: %s', error)
-        session.close('the request has ended')
-        if self._journal is not None:
-            if self._begun is not None:
-                seconds = time.monotonic() - self._begun
-                self._journal.happened(SessionUsed, seconds)
-            self._journal.close()
+        if not self._is_finished:
+            self.give_up(request, 'the request has ended')
+        reference = ANSWERED.get()
+        if reference is not None and reference() is request:
+            ANSWERED.set(None)
+        if self._begun is not None:
+            seconds = time.monotonic() - self._begun
+            self._recorder.record_event(SessionUsed, seconds)
+        self._recorder.close()
 
 
 def is_listened(request: Any) -> bool:
@@ -242,24 +302,33 @@ def has_ended(request: Any) -> bool:
     if 'context' in attributes:
         return False
     return 'traversed' in attributes or (
-        'invoke_subrequest' in attributes
-        and all(frame['request'] is not request for frame in manager.stack)
+        'invoke_subrequest' in attributes and not is_being_answered(request)
     )
 
 
-def lives_of(request: Any) -> dict[DynamoDBSessionFactory, Life]:
-    """The lives that are a request's own, one for each session factory."""
-    lives: dict[DynamoDBSessionFactory, Life] = vars(request).setdefault(
-        LIVES, {}
-    )
-    return lives
+def is_being_answered(request: Any) -> bool:
+    """Whether the router of this thread is at work on a request.
+
+    Greenlets may share the thread-local that tells, so this alone does not
+    make one request a part of another: see :data:`ANSWERED`.
+    """
+    return any(frame['request'] is request for frame in manager.stack)
+
+
+def lifecycles_of(
+    request: Any,
+) -> dict[DynamoDBSessionFactory, RequestLifecycle]:
+    """The life cycles that are a request's own, by session factories."""
+    lifecycles: dict[DynamoDBSessionFactory, RequestLifecycle]
+    lifecycles = vars(request).setdefault(LIFECYCLES, {})
+    return lifecycles
 
 
 def enter_state(request: Any, state: str | None) -> None:
     """Go on in the `state` of a view, which may be None for the default."""
     setattr(request, STATE, state)
-    for factory, life in lives_of(request).items():
-        life.session.enter(factory.state(request), life.saves(request))
+    for factory, lifecycle in lifecycles_of(request).items():
+        lifecycle.work.enter(factory.state(request), lifecycle.saves(request))
 
 
 def session_tween_factory(
@@ -268,13 +337,31 @@ def session_tween_factory(
     """Save sessions after the exception views and the database commit."""
 
     def session_tween(request: Any) -> Any:
+        is_outermost = ANSWERED.get() is None
+        if is_outermost:
+            ANSWERED.set(weakref.ref(request))
+        try:
+            return answer(request)
+        except BaseException:
+            for lifecycle in tuple(lifecycles_of(request).values()):
+                lifecycle.give_up(request, 'the request has failed')
+            raise
+        finally:
+            if is_outermost:
+                ANSWERED.set(None)
+
+    def answer(request: Any) -> Any:
         try:
             response = handler(request)
         except SessionResponseError as error:
             # from a tween above the exception views, as pyramid_tm is
             response = error_response(request, error)
-        for life in tuple(lives_of(request).values()):
-            response = life.finish(request, response)
+        if STORED_IDS in request.environ:
+            # stored by an earlier attempt: the browser must learn the id
+            for factory in registry.getUtilitiesFor(ISessionFactory):
+                factory[1](request)
+        for lifecycle in tuple(lifecycles_of(request).values()):
+            response = lifecycle.finish(request, response)
         return response
 
     return session_tween
@@ -292,8 +379,8 @@ def error_response(request: Any, error: SessionResponseError) -> Any:
         return error
 
 
-def become(response: Any, other: Any, request: Any) -> None:
-    """Turn a `response` that can't be replaced any more into the `other`."""
+def replace_response(response: Any, other: Any, request: Any) -> None:
+    """Turn a `response` that is on its way already into the `other`."""
     if isinstance(other, HTTPException):
         other.prepare(request.environ)
     response.status = other.status

@@ -9,20 +9,25 @@ import uuid
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-import boto3
 import hypothesis
 import pytest
-from botocore.config import Config
 
 from pyramid_dynamodb_session import local
-from pyramid_dynamodb_session.curl import CurlClient
-from tests.chromium import chromium
-from tests.engines import engine_of
-from tests.proxy import FaultProxy
-from tests.servers import ROOT
-
-REGION = 'us-west-2'
-ACCESS_KEY = SECRET_KEY = 'testing'
+from pyramid_dynamodb_session.dynamodb.direct import DirectClient
+from tests.support.aws import (
+    ACCESS_KEY,
+    REGION,
+    SECRET_KEY,
+    boto3_session,
+    create_table,
+    hide_aws_settings,
+    make_client,
+)
+from tests.support.chromium import chromium
+from tests.support.engines import engine_of
+from tests.support.proxy import FaultProxy
+from tests.support.servers import ROOT
+from tests.support.wire import Wire
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         '--transport',
-        choices=('boto3', 'curl'),
+        choices=('boto3', 'direct'),
         default='boto3',
         help='how the sessions under test reach DynamoDB',
     )
@@ -70,31 +75,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         'markers', 'soak: takes minutes; only run by pytest -m soak.'
     )
-    given = config.option.markexpr
-    if 'soak' not in given:
-        rest = 'not soak'
-        config.option.markexpr = f'({given}) and {rest}' if given else rest
-    keep_the_machine_out()
+    config.addinivalue_line(
+        'markers',
+        'servers: needs pip install -e ".[servers]"; only run by pytest -m '
+        'servers.',
+    )
+    for marker in ('soak', 'servers'):
+        given = config.option.markexpr
+        if marker not in given:
+            rest = f'not {marker}'
+            config.option.markexpr = f'({given}) and {rest}' if given else rest
+    hide_aws_settings()
+    # child processes find the demo and the tests, installed here or not
+    os.environ['PYTHONPATH'] = str(ROOT)
     # the same examples each time: the fuzzers look for new ones
     hypothesis.settings.register_profile('repeatable', derandomize=True)
     hypothesis.settings.load_profile('repeatable')
-
-
-def keep_the_machine_out() -> None:
-    """Hide this machine's AWS settings from this process and its children."""
-    for name in [name for name in os.environ if name.startswith('AWS_')]:
-        del os.environ[name]
-    os.environ.update(
-        AWS_ACCESS_KEY_ID=ACCESS_KEY,
-        AWS_SECRET_ACCESS_KEY=SECRET_KEY,
-        AWS_CONFIG_FILE=os.devnull,
-        AWS_SHARED_CREDENTIALS_FILE=os.devnull,
-        AWS_EC2_METADATA_DISABLED='true',
-        # children find the demo and the tests, installed here or not
-        PYTHONPATH=str(ROOT),
-        NO_PROXY='127.0.0.1,localhost',
-        no_proxy='127.0.0.1,localhost',
-    )
 
 
 def pytest_collection_modifyitems(
@@ -157,23 +153,10 @@ def engine(endpoint: str) -> str:
 @pytest.fixture(scope='session')
 def client(endpoint: str, pytestconfig: pytest.Config) -> Any:
     """A client that goes straight to the engine."""
-    session = boto3.Session(
-        region_name=REGION,
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-    )
-    client = session.client(
-        'dynamodb',
-        endpoint_url=endpoint,
-        config=Config(
-            connect_timeout=1,
-            read_timeout=5,
-            max_pool_connections=50,
-            retries={'mode': 'standard', 'total_max_attempts': 3},
-        ),
-    )
-    if pytestconfig.getoption('transport') == 'curl':
-        return CurlClient(client, session.get_credentials())
+    session = boto3_session()
+    client = make_client(session, endpoint)
+    if pytestconfig.getoption('transport') == 'direct':
+        return DirectClient(client, session.get_credentials())
     return client
 
 
@@ -181,17 +164,7 @@ def client(endpoint: str, pytestconfig: pytest.Config) -> Any:
 def table(client: Any) -> Iterator[str]:
     """The name of the table that all tests share."""
     name = f'Sessions-{uuid.uuid4().hex[:8]}'
-    client.create_table(
-        TableName=name,
-        KeySchema=[{'AttributeName': 'SessionId', 'KeyType': 'HASH'}],
-        AttributeDefinitions=[
-            {'AttributeName': 'SessionId', 'AttributeType': 'S'}
-        ],
-        BillingMode='PAY_PER_REQUEST',
-    )
-    client.get_waiter('table_exists').wait(
-        TableName=name, WaiterConfig={'Delay': 1}
-    )
+    create_table(client, name, ('SessionId', 'HASH', 'S'))
     yield name
     client.delete_table(TableName=name)
 
@@ -271,3 +244,21 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Headless Chromium, one for all tests."""
     with chromium(tmp_path_factory.mktemp('chromium')) as driver:
         yield driver
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment that says nothing of proxies and certificates."""
+    for name in ('http_proxy', 'https_proxy', 'all_proxy', 'no_proxy'):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name in ('AWS_CA_BUNDLE', 'REQUESTS_CA_BUNDLE'):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch

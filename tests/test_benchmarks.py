@@ -14,12 +14,13 @@ import pytest
 from pyramid.events import NewRequest
 from pyramid.request import Request
 
-from tests.servers import ROOT
-from tests.wsgi_app import main
+from benchmarks import report
+from tests.apps.wsgi_app import main
+from tests.support.servers import ROOT
 
 IMPORT = """
 import sys, pyramid_dynamodb_session
-assert not {'boto3', 'botocore', 'pycurl'} & set(sys.modules)
+assert not {'boto3', 'botocore'} & set(sys.modules)
 """
 
 
@@ -27,7 +28,7 @@ assert not {'boto3', 'botocore', 'pycurl'} & set(sys.modules)
 def benchmarks(endpoint: str, tmp_path: Path) -> dict[str, Any]:
     """What a quick run of the command has found and printed."""
     results = tmp_path / 'results.json'
-    names = 'floor-boto3,curl,cookie'
+    names = 'floor-boto3,direct,cookie'
     done = subprocess.run(
         [
             *(sys.executable, '-W', 'ignore', '-m', 'benchmarks'),
@@ -46,13 +47,21 @@ def test_benchmarks_say_what_a_request_costs(
     benchmarks: dict[str, Any],
 ) -> None:
     calls = benchmarks['calls']['data']
-    for name in ('floor-boto3', 'curl'):
+    for name in ('floor-boto3', 'direct'):
         assert [
             calls[name][request]['calls']
             for request in ('none', 'read', 'read+write')
         ] == [0, 1, 2]
     assert calls['cookie']['read+write']['calls'] == 0
     assert 'CPU time of a request' in benchmarks['printed']
+
+
+def test_the_page_is_the_one_that_the_results_make() -> None:
+    docs = ROOT / 'docs'
+    results = report.of_contenders(
+        json.loads(report.results_in(docs).read_text())
+    )
+    assert (docs / 'benchmarks.rst').read_text() == report.page(results)
 
 
 def test_a_request_leaves_nothing_to_the_garbage_collector(
@@ -66,7 +75,7 @@ def test_a_request_leaves_nothing_to_the_garbage_collector(
     )
     gc.disable()
     try:
-        for path in ('/increment', '/read', '/none'):
+        for path in ('/count', '/read', '/none'):
             Request.blank(path).get_response(app)
     finally:
         gc.enable()

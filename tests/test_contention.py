@@ -16,11 +16,11 @@ import pytest
 
 from pyramid_dynamodb_session import DynamoDBSessionStore
 from pyramid_dynamodb_session.session import new_session_id
-from tests.browser import Browser
-from tests.interposed import Interposed
-from tests.proxy import FaultProxy
-from tests.servers import Server
-from tests.together import together, wait_until
+from tests.support.browser import Browser
+from tests.support.clients import Interposed
+from tests.support.proxy import FaultProxy
+from tests.support.servers import Server
+from tests.support.together import together, wait_until
 
 HOLD = 0.05
 REQUESTS = 8
@@ -56,7 +56,7 @@ def servers(four_settings: dict[str, str]) -> Iterator[list[Server]]:
 def browser(servers: list[Server]) -> Browser:
     """A browser with a session."""
     browser = Browser(servers[0].url)
-    assert browser.get('/increment').json == {'n': 1}
+    assert browser.get('/count').json == {'n': 1}
     return browser
 
 
@@ -69,7 +69,7 @@ def eight_at_once(browser: Browser, servers: list[Server]) -> float:
     ]
     started = time.monotonic()
     answers = together(
-        lambda b=b: b.get('/increment', hold=HOLD) for b in browsers
+        lambda b=b: b.get('/count', hold=HOLD) for b in browsers
     )
     seconds = time.monotonic() - started
     counts = sorted(answer.json['n'] for answer in answers)
@@ -133,16 +133,14 @@ def test_no_increment_is_lost(servers: list[Server], browser: Browser) -> None:
 
     def count(client: int) -> Counter[int]:
         at = browser.at(servers[client % 4].url)
-        return Counter(
-            at.get('/increment', key='all').status for _ in range(25)
-        )
+        return Counter(at.get('/count', key='all').status for _ in range(25))
 
     counts = together(lambda n=n: count(n) for n in range(16))
     assert sum(counts, Counter()) == {200: 400}
     assert browser.get('/read').json['all'] == 400
 
 
-def test_one_stuck_session_leaves_threads_to_the_others(
+def test_one_locked_session_leaves_threads_to_the_others(
     four_settings: dict[str, str], store: FaultProxy
 ) -> None:
     """Four threads and two places in the queue: one thread stays free."""
@@ -153,13 +151,13 @@ def test_one_stuck_session_leaves_threads_to_the_others(
     ):
         stuck, other = Browser(server.url), Browser(server.url)
         for browser in (stuck, other):
-            browser.get('/increment')
+            browser.get('/count')
         before = quickest(other)
         store.clear()
-        holder = threads.submit(stuck.clone().get, '/increment', hold=1.5)
+        holder = threads.submit(stuck.clone().get, '/count', hold=1.5)
         wait_until(lambda: bool(store.calls))
         others = [
-            threads.submit(stuck.clone().get, '/increment') for _ in range(6)
+            threads.submit(stuck.clone().get, '/count') for _ in range(6)
         ]
         wait_until(lambda: sum(other.done() for other in others) == 4)
         # ten times as slow is still none that waits for the stuck one
@@ -174,11 +172,11 @@ def test_one_stuck_session_leaves_threads_to_the_others(
 
 
 def quickest(browser: Browser) -> float:
-    return min(browser.get('/increment').seconds for _ in range(5))
+    return min(browser.get('/count').seconds for _ in range(5))
 
 
 @pytest.mark.parametrize(('chance', 'looks'), [(0.1, 2), (0.9, 1)])
-def test_free_lock_is_looked_at_twice_every_other_time(
+def test_free_lock_may_be_polled_again_before_it_is_acquired(
     chance: float,
     looks: int,
     client: Any,

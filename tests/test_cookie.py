@@ -12,8 +12,8 @@ from pyramid.response import Response
 from webob.cookies import parse_cookie
 
 from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
-from pyramid_dynamodb_session.session import new_session_id
 from pyramid_dynamodb_session.settings import FactorySettings
+from pyramid_dynamodb_session.unit_of_work import new_session_id
 
 SECRET = 'a secret of 32 characters or more'.replace(' ', '-')
 OTHER = SECRET + '-another'
@@ -254,3 +254,70 @@ def test_request_without_a_scheme_gets_a_plain_cookie() -> None:
     response = Response()
     cookie().write(Bare(), response, 'x' * 43, None)
     assert 'secure' not in response.headers['Set-Cookie']
+
+
+# -- the scheme of the request --------------------------------------------
+
+
+def warned(
+    caplog: pytest.LogCaptureFixture,
+    secure: bool | None,
+    environ: dict[str, str],
+    url: str = 'http://a.example/',
+) -> list[str]:
+    """What is said when two cookies are written."""
+    caplog.clear()
+    session_cookie = cookie(cookie_secure=secure)
+    for _ in range(2):
+        a_request = request(url=url)
+        a_request.environ.update(environ)
+        session_cookie.write(a_request, Response(), 'x' * 43, None)
+    return [record.getMessage() for record in caplog.records]
+
+
+BEHIND_A_PROXY = [
+    {'HTTP_X_FORWARDED_PROTO': 'https'},
+    {'HTTP_X_FORWARDED_PROTO': 'HTTPS, http'},
+    {'HTTP_X_FORWARDED_SCHEME': 'https'},
+    {'HTTP_X_FORWARDED_SSL': 'on'},
+    {'HTTP_FORWARDED': 'for=192.0.2.43;proto="https"'},
+    {'HTTP_CLOUDFRONT_FORWARDED_PROTO': 'https'},
+    {'HTTP_SEC_FETCH_SITE': 'none'},
+]
+
+
+@pytest.mark.parametrize('environ', BEHIND_A_PROXY)
+def test_scheme_that_a_proxy_keeps_to_itself_is_said_once(
+    environ: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (said,) = warned(caplog, None, environ)
+    assert 'the session cookie is not secure' in said
+    assert 'cookie_secure = true' in said
+    for secure in (True, False):
+        assert warned(caplog, secure, environ) == []
+    https = 'https://a.example/'
+    for setting in (None, True, False):
+        assert warned(caplog, setting, environ, https) == []
+
+
+NOT_ENCRYPTED: list[dict[str, str]] = [
+    {},
+    {'HTTP_X_FORWARDED_PROTO': 'http'},
+    {'HTTP_X_FORWARDED_SSL': 'off'},
+    {'HTTP_FORWARDED': 'for=https;proto=http'},
+    {'HTTP_SEC_FETCH_SITE': 'none', 'HTTP_HOST': 'localhost:6543'},
+    {'HTTP_SEC_FETCH_SITE': 'none', 'HTTP_HOST': 'shop.localhost'},
+    {'HTTP_SEC_FETCH_SITE': 'none', 'HTTP_HOST': '127.0.0.1'},
+    {'HTTP_SEC_FETCH_SITE': 'none', 'HTTP_HOST': '[::1]:80'},
+]
+
+
+@pytest.mark.parametrize('environ', NOT_ENCRYPTED)
+def test_secure_cookie_on_plain_http_is_said_once(
+    environ: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (said,) = warned(caplog, True, environ)
+    assert said.startswith('cookie_secure is true and a request came over')
+    assert 'always empty' in said
+    for secure in (None, False):
+        assert warned(caplog, secure, environ) == []

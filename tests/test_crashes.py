@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from webtest import TestApp
 
-from tests import wsgi_app
-from tests.browser import Answer, Browser
-from tests.proxy import FaultProxy
-from tests.servers import Server
-from tests.together import together, wait_until
+from tests.apps import wsgi_app
+from tests.support.browser import Answer, Browser
+from tests.support.proxy import FaultProxy
+from tests.support.servers import Server
+from tests.support.together import together, wait_until
 
 RawItem = Callable[[str], 'dict[str, Any] | None']
 Hold = Callable[..., 'Future[Answer]']
@@ -63,7 +63,7 @@ def hold(is_locked: Callable[[Browser], bool]) -> Iterator[Hold]:
 
         def hold(browser: Browser, seconds: float, key: str) -> Any:
             answer = threads.submit(
-                browser.clone().get, '/increment', hold=seconds, key=key
+                browser.clone().get, '/count', hold=seconds, key=key
             )
             wait_until(lambda: is_locked(browser))
             return answer
@@ -73,11 +73,11 @@ def hold(is_locked: Callable[[Browser], bool]) -> Iterator[Hold]:
 
 def someone(server: Server) -> Browser:
     browser = Browser(server.url)
-    assert browser.get('/increment').json == {'n': 1}
+    assert browser.get('/count').json == {'n': 1}
     return browser
 
 
-def test_killed_holder_costs_a_wait_and_no_error(
+def test_lock_of_a_killed_process_is_taken_over_without_an_error(
     settings: dict[str, str], hold: Hold
 ) -> None:
     """At the default settings, for all that wait in another process."""
@@ -86,9 +86,7 @@ def test_killed_holder_costs_a_wait_and_no_error(
         holder = hold(browser, 60, 'dead')
         dies.kill()
         assert isinstance(holder.exception(), OSError)
-        answers = together(
-            [lambda: browser.at(lives.url).get('/increment')] * 3
-        )
+        answers = together([lambda: browser.at(lives.url).get('/count')] * 3)
         assert [answer.status for answer in answers] == [200] * 3
         # from the first look at the lock on
         assert 9 <= min(answer.seconds for answer in answers) < 14
@@ -103,7 +101,7 @@ def test_living_holder_keeps_its_lock(
     holder = hold(browser, LEASE * 2.5, 'slow')
     # one behind it in line, one in another process
     answers = together(
-        partial(browser.at(server.url).get, '/increment') for server in two
+        partial(browser.at(server.url).get, '/count') for server in two
     )
     assert holder.result().status == 200
     assert sorted(answer.json['n'] for answer in answers) == [2, 3]
@@ -116,10 +114,10 @@ def test_request_under_a_third_of_the_lease_makes_no_call_more(
 ) -> None:
     lease = {'dynamodb_session.lock_lease': '3'}
     browser = TestApp(wsgi_app.main({}, **(proxied | lease)))
-    browser.get('/increment')
+    browser.get('/count')
     for hold, calls in (0.9, 2), (1.6, 3):
         proxy.clear()
-        browser.get('/increment', {'hold': hold})
+        browser.get('/count', {'hold': hold})
         assert proxy.operations == ['UpdateItem'] * calls
 
 
@@ -130,7 +128,7 @@ def test_suspended_holder_is_told_that_it_lost_the_lock(
     browser = someone(sleeps)
     holder = hold(browser, LEASE, 'lost')
     sleeps.stop()
-    taken = browser.at(other.url).get('/increment', key='kept')
+    taken = browser.at(other.url).get('/count', key='kept')
     sleeps.cont()
     assert (taken.status, taken.json) == (200, {'kept': 1})
     assert taken.seconds >= LEASE * 0.8
@@ -140,7 +138,7 @@ def test_suspended_holder_is_told_that_it_lost_the_lock(
     assert browser.get('/read').json == {'n': 1, 'kept': 1}
 
 
-def test_suspended_holder_that_nobody_missed_saves(
+def test_suspended_holder_that_kept_its_lock_saves(
     two: tuple[Server, Server], hold: Hold
 ) -> None:
     sleeps, _ = two
@@ -183,7 +181,7 @@ def test_preloaded_workers_and_their_threads_share_nothing_but_the_table(
 
         def count() -> Counter[int]:
             return Counter(
-                browser.clone().get('/increment').status for _ in range(5)
+                browser.clone().get('/count').status for _ in range(5)
             )
 
         answered = sum(together([count] * 8), Counter())

@@ -17,7 +17,7 @@ from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 import pytest
 
-from tests.chromium import Page
+from tests.support.chromium import Page
 
 pytestmark = pytest.mark.engines(
     'moto', reason='the demo brings its own DynamoDB'

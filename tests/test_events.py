@@ -33,25 +33,19 @@ from pyramid_dynamodb_session.events import (
     SessionUsed,
     StoreFailed,
 )
-from tests import wsgi_app
-from tests.docs_pages import page, parse_ini
-from tests.interposed import Interposed
-from tests.proxy import FaultProxy
-from tests.small_app import (
-    ReleasedAtFirstSight,
-    SmallApp,
-    count,
-    nothing,
-    read,
-    session_id,
-)
+from tests.apps import wsgi_app
+from tests.apps.small_app import ReleasedAtFirstSight, SmallApp, session_id
+from tests.apps.views import count, none, read
+from tests.support.clients import Interposed
+from tests.support.docs_pages import page, parse_ini
+from tests.support.proxy import FaultProxy
 
-Make = Callable[..., 'Listened']
+Make = Callable[..., 'RecordingApp']
 
 SECRET = 'what nobody may hear of'
 
 
-class Listened(SmallApp):
+class RecordingApp(SmallApp):
     """An application that remembers the events of its sessions."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -59,14 +53,14 @@ class Listened(SmallApp):
         self.events: list[Any] = []
         self.config.add_subscriber(self.events.append, SessionEvent)
 
-    def heard(self) -> list[type[SessionEvent]]:
+    def event_kinds(self) -> list[type[SessionEvent]]:
         """The kinds of the events since it was last asked."""
-        heard = [type(event) for event in self.events]
+        kinds = [type(event) for event in self.events]
         self.events.clear()
-        return heard
+        return kinds
 
     def one(self, kind: type[SessionEvent]) -> Any:
-        """The one event of its kind since :meth:`heard`."""
+        """The one event of its kind since :meth:`event_kinds`."""
         (event,) = (e for e in self.events if type(e) is kind)
         return event
 
@@ -85,7 +79,7 @@ class Listened(SmallApp):
         self.add(conflict, session_state='optimistic')
 
     def known(self) -> TestApp:
-        """A browser that has a session, of which nothing was heard yet."""
+        """A browser that has a session, whose events so far are forgotten."""
         browser = self.open()
         browser.get('/count')
         self.events.clear()
@@ -97,9 +91,9 @@ class Listened(SmallApp):
 def make(client: Any, settings: dict[str, str]) -> Make:
     """A function that makes an application with views, listened to."""
 
-    def make(client: Any = client, **options: Any) -> Listened:
-        app = Listened(client, settings, **options)
-        app.add(count, nothing, read, remove, spoil, secret, too_much)
+    def make(client: Any = client, **options: Any) -> RecordingApp:
+        app = RecordingApp(client, settings, **options)
+        app.add(count, none, read, remove, spoil, secret, too_much)
         app.add(read_only, session_state='read_only')
         app.add(optimistic, session_state='optimistic')
         return app
@@ -108,7 +102,7 @@ def make(client: Any, settings: dict[str, str]) -> Make:
 
 
 @pytest.fixture
-def app(make: Make) -> Listened:
+def app(make: Make) -> RecordingApp:
     return make()
 
 
@@ -136,13 +130,13 @@ def optimistic(request: Any) -> Any:
     request.session['n'] += 1
 
 
-# -- what is heard -------------------------------------------------------
+# -- the events of a request ---------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ('path', 'heard', 'calls'),
+    ('path', 'kinds', 'calls'),
     [
-        ('/nothing', [], []),
+        ('/none', [], []),
         ('/count', [LockTaken, SessionSaved], ['update_item'] * 2),
         ('/read', [LockTaken], ['update_item'] * 2),
         (
@@ -154,8 +148,8 @@ def optimistic(request: Any) -> Any:
         ('/optimistic', [SessionSaved], ['get_item', 'update_item']),
     ],
 )
-def test_what_is_heard_of_a_request(
-    path: str, heard: list[Any], calls: list[str], app: Listened
+def test_events_of_a_request(
+    path: str, kinds: list[Any], calls: list[str], app: RecordingApp
 ) -> None:
     browser = app.known()
     browser.get(path)
@@ -166,16 +160,16 @@ def test_what_is_heard_of_a_request(
         assert end.seconds > sum(call.seconds for call in end.calls)
         assert all(call.units for call in end.calls)
         assert end.units == sum(call.units for call in end.calls)
-        heard = [*heard, SessionUsed]
+        kinds = [*kinds, SessionUsed]
     assert all(event.seconds > 0 for event in app.events)
     assert app.calls() == calls
-    assert app.heard() == heard
+    assert app.event_kinds() == kinds
 
 
-def test_new_session(app: Listened) -> None:
+def test_new_session(app: RecordingApp) -> None:
     browser = app.open()
     browser.get('/read')
-    assert app.heard() == [SessionUsed]
+    assert app.event_kinds() == [SessionUsed]
     browser.get('/count')
     created = app.one(SessionCreated)
     (put,) = created.calls
@@ -185,7 +179,7 @@ def test_new_session(app: Listened) -> None:
     assert created.request.path == '/count'
 
 
-def test_use_of_a_session_begins_before_its_view(app: Listened) -> None:
+def test_use_of_a_session_begins_before_its_view(app: RecordingApp) -> None:
     def use_early(event: Any) -> None:
         event.request.session.get('n')
         time.sleep(0.1)
@@ -215,7 +209,7 @@ def test_wait_for_the_lock(make: Make, client: Any) -> None:
     assert 'get_item' in operations
     assert waited.calls[0].error == 'ConditionalCheckFailedException'
     assert app.one(LockTaken).seconds == waited.seconds
-    assert app.heard()[-2:] == [SessionSaved, SessionUsed]
+    assert app.event_kinds()[-2:] == [SessionSaved, SessionUsed]
 
 
 def test_lock_is_taken_over(make: Make) -> None:
@@ -224,7 +218,7 @@ def test_lock_is_taken_over(make: Make) -> None:
     app.elsewhere.get_item_exclusive(session_id(browser))
     browser.get('/count')
     assert app.one(LockTakenOver).seconds >= 0.1
-    assert app.heard() == [
+    assert app.event_kinds() == [
         LockTakenOver,
         LockWaited,
         LockTaken,
@@ -233,7 +227,7 @@ def test_lock_is_taken_over(make: Make) -> None:
     ]
 
 
-def test_lock_is_not_to_be_had(make: Make) -> None:
+def test_lock_timeout(make: Make) -> None:
     app = make(lock_wait=0.1)
     browser = app.known()
     app.elsewhere.get_item_exclusive(session_id(browser))
@@ -241,10 +235,10 @@ def test_lock_is_not_to_be_had(make: Make) -> None:
     timeout = app.one(LockTimedOut)
     assert timeout.seconds >= 0.1
     assert timeout.calls and timeout.units > 0
-    assert app.heard() == [LockTimedOut, SessionUsed]
+    assert app.event_kinds() == [LockTimedOut, SessionUsed]
 
 
-def test_lock_is_lost(app: Listened) -> None:
+def test_lock_is_lost(app: RecordingApp) -> None:
     def lose(request: Any) -> Any:
         request.session['n'] += 1
         app.take_over(request.cookies['session'])
@@ -253,14 +247,14 @@ def test_lock_is_lost(app: Listened) -> None:
     browser = app.known()
     browser.get('/lose', status=409)
     assert app.one(LockLost).seconds > 0
-    assert app.heard() == [LockTaken, LockLost, SessionUsed]
+    assert app.event_kinds() == [LockTaken, LockLost, SessionUsed]
 
 
-def test_save_conflicts(app: Listened) -> None:
+def test_save_conflicts(app: RecordingApp) -> None:
     app.add_conflict()
     app.known().get('/conflict', status=409)
     assert app.one(SaveConflicted).seconds > 0
-    assert app.heard() == [SaveConflicted, SessionUsed]
+    assert app.event_kinds() == [SaveConflicted, SessionUsed]
 
 
 class Failing:
@@ -279,12 +273,12 @@ class Failing:
 
 
 @pytest.mark.parametrize(
-    ('well', 'heard'),
+    ('well', 'kinds'),
     [(0, [StoreFailed]), (1, [LockTaken, StoreFailed])],
     ids=['loading', 'saving'],
 )
 def test_dynamodb_fails(
-    well: int, heard: list[Any], make: Make, client: Any
+    well: int, kinds: list[Any], make: Make, client: Any
 ) -> None:
     failing = Failing(client.update_item, first=well)
     app = make(Interposed(client, update_item=failing))
@@ -292,7 +286,7 @@ def test_dynamodb_fails(
     failed = app.one(StoreFailed)
     assert failed.seconds > 0
     assert failed.calls[-1].error == 'ClientError'
-    assert app.heard() == [*heard, SessionUsed]
+    assert app.event_kinds() == [*kinds, SessionUsed]
 
 
 def test_dynamodb_fails_when_the_expiry_slides(
@@ -304,10 +298,10 @@ def test_dynamodb_fails_when_the_expiry_slides(
     id = 'A' * 43
     app.elsewhere.set_and_release_item_exclusive(id, {'n': 1}, None, True)
     assert app.browser(id).get('/read_only').json == {'n': 1}
-    assert app.heard() == [StoreFailed, SessionUsed]
+    assert app.event_kinds() == [StoreFailed, SessionUsed]
 
 
-def test_dynamodb_fails_when_the_lock_is_given_back(
+def test_dynamodb_fails_when_the_lock_is_released(
     make: Make, client: Any
 ) -> None:
     def boom(request: Any) -> Any:
@@ -320,19 +314,19 @@ def test_dynamodb_fails_when_the_lock_is_given_back(
     browser = app.known()
     with pytest.raises(RuntimeError, match='boom'):
         browser.get('/boom')
-    assert app.heard() == [LockTaken, StoreFailed, SessionUsed]
+    assert app.event_kinds() == [LockTaken, StoreFailed, SessionUsed]
 
 
 @pytest.mark.parametrize('cookie', ['', 'x', 'x' * 44])
-def test_cookie_is_rejected(cookie: str, app: Listened) -> None:
+def test_cookie_is_rejected(cookie: str, app: RecordingApp) -> None:
     browser = app.open()
     browser.set_cookie('session', cookie)
     browser.get('/read')
-    assert app.heard() == [CookieRejected, SessionUsed]
+    assert app.event_kinds() == [CookieRejected, SessionUsed]
     assert app.calls() == []
 
 
-def test_item_is_corrupt(app: Listened, client: Any, table: str) -> None:
+def test_item_is_corrupt(app: RecordingApp, client: Any, table: str) -> None:
     browser = app.known()
     name = app.name(browser)
     client.update_item(
@@ -342,32 +336,32 @@ def test_item_is_corrupt(app: Listened, client: Any, table: str) -> None:
         ExpressionAttributeValues={':junk': {'S': '{'}},
     )
     assert browser.get('/read').json == {}
-    assert app.heard() == [ItemCorrupt, SessionUsed]
+    assert app.event_kinds() == [ItemCorrupt, SessionUsed]
 
 
-def test_every_kind_of_event_is_heard_above() -> None:
+def test_every_kind_of_event_is_tested_above() -> None:
     for kind in SessionEvent.__subclasses__():
         assert globals()[kind.__name__] is kind
 
 
-# -- who hears it --------------------------------------------------------
+# -- who is notified -----------------------------------------------------
 
 
 def test_one_kind_can_be_subscribed_to(
     client: Any, settings: dict[str, str]
 ) -> None:
     app = SmallApp(client, settings)
-    heard: list[Any] = []
-    app.config.add_subscriber(heard.append, SessionSaved)
+    events: list[Any] = []
+    app.config.add_subscriber(events.append, SessionSaved)
     app.add(count, read)
     browser = app.open()
     for path in ('/count', '/count', '/read'):
         browser.get(path)
-    assert [type(event) for event in heard] == [SessionSaved]
-    assert [call.operation for call in heard[0].calls] == ['update_item'] * 2
+    assert [type(event) for event in events] == [SessionSaved]
+    assert [call.operation for call in events[0].calls] == ['update_item'] * 2
 
 
-def test_nothing_is_heard_after_the_request(app: Listened) -> None:
+def test_no_event_is_sent_after_the_request(app: RecordingApp) -> None:
     sessions = []
 
     def keep(request: Any) -> Any:
@@ -378,12 +372,12 @@ def test_nothing_is_heard_after_the_request(app: Listened) -> None:
     app.open().get('/keep')
     app.events.clear()
     (session,) = sessions
-    session.journal.happened(SessionSaved)
-    assert app.heard() == []
+    session.recorder.notify(SessionSaved)
+    assert app.event_kinds() == []
 
 
 def test_failing_subscriber_harms_no_request(
-    app: Listened, caplog: pytest.LogCaptureFixture
+    app: RecordingApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(event: Any) -> None:
         raise RuntimeError('no metrics today')
@@ -411,12 +405,12 @@ def ignore(event: Any) -> None:
     """A subscriber."""
 
 
-@pytest.mark.parametrize('transport', ['boto3', 'curl'])
+@pytest.mark.parametrize('transport', ['boto3', 'direct'])
 @pytest.mark.parametrize(
     ('listener', 'asked'),
     [('hear', True), ('hear_of_something_else', False), (None, False)],
 )
-def test_units_are_asked_for_only_if_somebody_listens(
+def test_units_are_requested_only_with_a_subscriber(
     listener: str | None,
     asked: bool,
     transport: str,
@@ -434,7 +428,7 @@ def test_units_are_asked_for_only_if_somebody_listens(
     )
     browser = TestApp(app)
     proxy.clear()
-    for path in ('/increment', '/increment', '/read', '/invalidate'):
+    for path in ('/count', '/count', '/read', '/invalidate'):
         browser.get(path)
     assert len(proxy.calls) == 7
     assert {
@@ -442,18 +436,18 @@ def test_units_are_asked_for_only_if_somebody_listens(
     } == {asked}
 
 
-def test_nothing_is_noted_if_nobody_listens(
+def test_nothing_is_recorded_without_a_subscriber(
     client: Any, settings: dict[str, str]
 ) -> None:
-    def journal(request: Any) -> Any:
+    def recorder(request: Any) -> Any:
         request.session['n'] = 1
-        return {'journal': request.session.journal}
+        return {'recorder': request.session.recorder}
 
     app = SmallApp(client, settings)
-    app.add(journal)
+    app.add(recorder)
     browser = app.open()
     for _ in range(2):
-        assert browser.get('/journal').json == {'journal': None}
+        assert browser.get('/recorder').json == {'recorder': None}
 
 
 # -- what is not told ----------------------------------------------------
@@ -478,12 +472,12 @@ def test_neither_id_nor_data_is_told(
         assert hidden not in caplog.text
 
 
-def test_notes_for_the_toolbar_show_no_data(app: Listened) -> None:
+def test_notes_for_the_toolbar_show_no_data(app: RecordingApp) -> None:
     journals = []
 
     def noted(request: Any) -> Any:
         request.session['secret'] = SECRET
-        journals.append(request.session.journal)
+        journals.append(request.session.recorder)
 
     app.add(noted)
     app.open().get('/noted')
@@ -522,7 +516,7 @@ class Remembers:
 def test_documented_subscriber(
     file: str,
     library: str,
-    app: Listened,
+    app: RecordingApp,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[Any] = []
@@ -548,7 +542,7 @@ def test_documented_logging_works() -> None:
         for text in page('monitoring').blocks['ini']
         if '[loggers]' in text
     )
-    calls = logging.getLogger('pyramid_dynamodb_session.calls')
+    calls = logging.getLogger('pyramid_dynamodb_session.dynamodb.calls')
     before = logging.root.handlers[:], logging.root.level
     try:
         logging.config.fileConfig(
@@ -579,13 +573,13 @@ def test_each_module_has_its_own_logger() -> None:
         if name.startswith(prefix)
     }
     assert {
-        prefix + name for name in ('calls', 'events', 'session')
+        prefix + name for name in ('dynamodb.calls', '_recorder', 'session')
     } <= loggers
     assert loggers <= modules
 
 
 def test_log_is_quiet_in_normal_running(
-    app: Listened, caplog: pytest.LogCaptureFixture
+    app: RecordingApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, 'pyramid_dynamodb_session')
     app.add_conflict()
@@ -609,7 +603,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     ]
 
 
-def test_log_warns_of_a_lock_that_is_not_to_be_had(
+def test_log_warns_of_a_lock_timeout(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make(lock_wait=0)
@@ -622,7 +616,7 @@ def test_log_warns_of_a_lock_that_is_not_to_be_had(
 
 
 def test_log_warns_of_a_lost_lock(
-    app: Listened, caplog: pytest.LogCaptureFixture
+    app: RecordingApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     def lose(request: Any) -> Any:
         request.session['n'] += 1
@@ -644,7 +638,7 @@ def test_log_warns_of_a_lost_lock(
     ],
 )
 def test_log_warns_of_what_can_not_be_stored(
-    path: str, told: str, app: Listened, caplog: pytest.LogCaptureFixture
+    path: str, told: str, app: RecordingApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     app.known().get(path, status=500)
     ((module, message),) = warnings(caplog)

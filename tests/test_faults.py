@@ -15,12 +15,19 @@ import pytest
 from webtest import TestApp
 
 from pyramid_dynamodb_session import DynamoDBSessionStore
-from tests import state_app
-from tests.browser import Browser
-from tests.proxy import LOSE_REPLY, Fault, FaultProxy, error, hang, malformed
-from tests.servers import Server
-from tests.small_app import session_id
-from tests.together import together, wait_until
+from tests.apps import wsgi_app
+from tests.apps.small_app import session_id
+from tests.support.browser import Browser
+from tests.support.proxy import (
+    LOSE_REPLY,
+    Fault,
+    FaultProxy,
+    error,
+    hang,
+    malformed,
+)
+from tests.support.servers import Server
+from tests.support.together import together, wait_until
 
 PREFIX = 'dynamodb_session.'
 COUNT = '/exclusive/count'
@@ -33,7 +40,7 @@ def open_app(proxied: dict[str, str]) -> Callable[..., TestApp]:
 
     def open_app(**settings: object) -> TestApp:
         given = {PREFIX + name: str(v) for name, v in settings.items()}
-        browser = TestApp(state_app.main({}, **(proxied | given)))
+        browser = TestApp(wsgi_app.main({}, **(proxied | given)))
         assert browser.get(COUNT).json == {'n': 1}
         return browser
 
@@ -90,7 +97,7 @@ def test_lost_reply(
 def test_lost_reply_to_the_first_write(
     proxied: dict[str, str], proxy: FaultProxy
 ) -> None:
-    browser = TestApp(state_app.main({}, **proxied))
+    browser = TestApp(wsgi_app.main({}, **proxied))
     proxy.clear()
     proxy.inject(LOSE_REPLY, 'PutItem')
     assert browser.get(COUNT).json == {'n': 1}
@@ -171,7 +178,7 @@ def test_every_seventh_reply_lost_under_six_clients(
 
     with Server(settings, threads=6) as one, Server(settings) as other:
         browser = Browser(one.url)
-        assert browser.get('/increment').status == 200
+        assert browser.get('/count').status == 200
         proxy.clear()
         proxy.fault = every_seventh
         browsers = [browser.at(server.url) for server in (one, other)] * 3

@@ -19,17 +19,18 @@ from pyramid.exceptions import ConfigurationError
 from webob import Response
 
 from pyramid_dynamodb_session import DynamoDBSessionStore, SessionError
-from pyramid_dynamodb_session.calls import cancellation_codes
-from pyramid_dynamodb_session.clients import client_from_settings
+from pyramid_dynamodb_session._recorder import Recorder
 from pyramid_dynamodb_session.cookie import SessionCookie
-from pyramid_dynamodb_session.events import Journal
-from pyramid_dynamodb_session.item import SessionRecord
+from pyramid_dynamodb_session.dynamodb.calls import cancellation_codes
+from pyramid_dynamodb_session.dynamodb.client import client_from_settings
 from pyramid_dynamodb_session.settings import FactorySettings
-from tests.conftest import ACCESS_KEY, REGION, SECRET_KEY
+from pyramid_dynamodb_session.store.item import SessionRecord
+from tests.apps.small_app import SmallApp
+from tests.apps.views import count, read
 from tests.fuzz import targets
-from tests.interposed import Interposed
-from tests.small_app import SmallApp, count, read
-from tests.test_curl import Wire, answer
+from tests.support.aws import ACCESS_KEY, REGION, SECRET_KEY
+from tests.support.clients import Interposed
+from tests.support.wire import Wire, answer
 
 CORPUS = Path(__file__).parent / 'fuzz' / 'corpus'
 
@@ -73,6 +74,38 @@ def test_any_cookie_is_an_id_or_none(
     before: bytes, value: bytes, after: bytes
 ) -> None:
     targets.cookie(before + b'session=' + value + after)
+
+
+json_texts = st.recursive(
+    st.integers().map(str)
+    | st.sampled_from(['null', 'true', '1.5', 'NaN', '"\\ud800"', '""'])
+    | st.text().map(json.dumps)
+    | st.sampled_from(
+        [
+            *('"2026-11-21"', '"2026-11-21T14:05:00+01:00[Europe/Berlin]"'),
+            *('"14:05:00"', '[1,2,3]', '"12.50"', '"AP8="'),
+        ]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda texts: f'[{",".join(texts)}]')
+        | st.builds(
+            '{{"{}":{}}}'.format,
+            st.sampled_from([*targets.TAGS, '~tuple', '~~date', 'a']),
+            inner,
+        )
+    ),
+)
+
+
+@quickly(300)
+@given(
+    st.integers(0, len(targets.TAGS)),
+    json_texts.map(str.encode) | st.binary(max_size=20),
+)
+def test_any_data_is_malformed_or_stays_as_it_is(
+    tag: int, data: bytes
+) -> None:
+    targets.serializer(bytes([tag]) + data)
 
 
 class Refusing:
@@ -344,7 +377,7 @@ def server() -> Iterator[Wire]:
     server.close()
 
 
-@pytest.fixture(scope='module', params=['boto3', 'curl'])
+@pytest.fixture(scope='module', params=['boto3', 'direct'])
 def store(request: pytest.FixtureRequest, server: Wire) -> Any:
     """A store whose DynamoDB says whatever ``server`` is told to."""
     client = client_from_settings(
@@ -399,7 +432,7 @@ def test_any_reply_is_a_typed_error_or_an_answer(
     noted: bool,
 ) -> None:
     if noted:
-        store = store.noted_in(Journal(None))
+        store = store.bind(Recorder(None))
     server.answers = [replied(body, status, end)]
     server.requests.clear()
     try:
@@ -428,6 +461,61 @@ def test_any_description_of_the_table_is_a_configuration_error_at_worst(
     )
     with pytest.raises(ConfigurationError):
         other.initialize()
+
+
+# -- replies, as bytes ----------------------------------------------------
+
+WHOLE = [
+    answer(b'{"Item":{"S":{"S":"text"}}}', '200 OK', 'X-Amzn-RequestId: 1'),
+    answer(b'{"__type":"a#ThrottlingException"}', '400 Bad Request'),
+    answer(b'{}', '200 OK', f'x-amz-crc32: {zlib.crc32(b"{}")}'),
+    b'HTTP/1.1 100 Continue\r\n\r\n' + answer(),
+    b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'
+    b'1\r\n{\r\n1\r\n}\r\n0\r\nX: y\r\n\r\n',
+    b'HTTP/1.0 200\nContent-Length: 2\n\n{}',
+]
+PIECES = st.sampled_from(
+    [
+        *(
+            b'\r\n',
+            b'\n',
+            b'\r\n\r\n',
+            b' ',
+            b':',
+            b'\0',
+            b'\xff',
+            b'9' * 5000,
+        ),
+        *(b'HTTP/1.1 200 OK\r\n', b'HTTP/1.1 103 Hints\r\n\r\n'),
+        *(b'Content-Length: ', b'Transfer-Encoding: chunked\r\n'),
+        *(b'Content-Length: 1\r\n', b'Content-Length: -1\r\n'),
+        *(b'Content-Type: multipart/mixed; boundary=x\r\n', b'--x'),
+        *(b'Retry-After: ', b'x-amz-crc32: ', b'\r\n folded\r\n'),
+    ]
+)
+
+
+@quickly(500)
+@given(
+    st.binary(max_size=1),
+    st.sampled_from(WHOLE),
+    st.lists(
+        st.tuples(
+            st.integers(0, 120),
+            st.integers(0, 20),
+            st.one_of(PIECES, st.binary(max_size=5)),
+        ),
+        max_size=4,
+    ),
+)
+@example(b'', b'', [])
+@example(b'\xff', WHOLE[0].replace(b': 27', b': ' + b'9' * 5000), [])
+def test_any_bytes_are_a_reply_or_a_typed_error(
+    size: bytes, sent: bytes, damages: list[tuple[int, int, bytes]]
+) -> None:
+    for start, length, put in damages:
+        sent = sent[:start] + put + sent[start + length :]
+    targets.reply(size + sent)
 
 
 @pytest.mark.parametrize(

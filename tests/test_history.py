@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from pyramid_dynamodb_session.item import hash_key
-from tests.browser import Browser
-from tests.history import Chaos, Request, Run, send, violations
-from tests.history_app import BREAKAGES
-from tests.proxy import FaultProxy
-from tests.servers import Server
-from tests.together import wait_until
+from pyramid_dynamodb_session.store.item import hash_key
+from tests.apps.history_app import BREAKAGES
+from tests.support.browser import Browser
+from tests.support.history import RandomRun, Request, Run, send, violations
+from tests.support.proxy import FaultProxy
+from tests.support.servers import Server
+from tests.support.together import wait_until
 
 TakenOver = Callable[[str, 'str | None'], 'tuple[list[Request], list[str]]']
 #: Of the processes that several tests share.
@@ -89,7 +89,7 @@ def two(
     """Two processes whose protocol can be broken."""
     settings = {
         **settings_at(endpoint, APPLICATION),
-        'pyramid.includes': 'tests.history_app',
+        'pyramid.includes': 'tests.apps.history_app',
         'dynamodb_session.lock_lease': '0.6',
     }
     with Server(settings) as one, Server(settings) as other:
@@ -173,40 +173,40 @@ def test_sound_protocol_withstands_the_same(
 
 # -- random faults --------------------------------------------------------
 
-Play = Callable[[float], Run]
+RunFor = Callable[[float], Run]
 
 
 @pytest.fixture
-def play(
+def run_for(
     request: pytest.FixtureRequest,
     proxy: FaultProxy,
     settings: dict[str, str],
     capsys: pytest.CaptureFixture[str],
-) -> Play:
+) -> RunFor:
     """Run for so many seconds, with ``--seed`` or another one."""
     seed = request.config.getoption('seed')
     seeds = itertools.count(random.randrange(10**9) if seed is None else seed)
 
-    def play(seconds: float) -> Run:
-        run = Chaos(next(seeds), proxy, settings).play(seconds)
+    def run_for(seconds: float) -> Run:
+        run = RandomRun(next(seeds), proxy, settings).execute(seconds)
         with capsys.disabled():
             print(f'\n{run}')
         return run
 
-    return play
+    return run_for
 
 
-def test_random_faults(play: Play) -> None:
-    run = play(6)
+def test_random_faults(run_for: RunFor) -> None:
+    run = run_for(6)
     assert run.violations == []
     assert run.statuses[200] > 30
     assert {'lose-reply', 'kill', 'stop', 'refuse'} <= set(run.faults)
 
 
 @pytest.mark.soak
-def test_soak(request: pytest.FixtureRequest, play: Play) -> None:
+def test_soak(request: pytest.FixtureRequest, run_for: RunFor) -> None:
     """``pytest -m soak``, for ``--soak-seconds``, in rounds."""
     seconds = request.config.getoption('soak_seconds')
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        assert play(30).violations == []
+        assert run_for(30).violations == []

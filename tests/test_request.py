@@ -28,7 +28,8 @@ from pyramid_dynamodb_session import (
     SessionLockLost,
     SessionLockTimeout,
 )
-from tests.small_app import SmallApp, count, nothing, read, session_id
+from tests.apps.small_app import SmallApp, session_id
+from tests.apps.views import count, none, read
 
 EXCVIEW = 'pyramid.tweens.excview_tween_factory'
 SESSION_TWEEN = 'pyramid_dynamodb_session.factory.session_tween_factory'
@@ -149,19 +150,19 @@ def test_unhandled_exception_makes_no_session(app: SmallApp) -> None:
 
 
 def test_reading_by_someone_unknown_stores_nothing(app: SmallApp) -> None:
-    app.add(read, nothing)
+    app.add(read, none)
     browser = app.open()
-    for path in ('/read', '/nothing'):
+    for path in ('/read', '/none'):
         assert set_cookies(browser.get(path)) == []
     assert app.calls() == []
 
 
 def test_request_that_uses_no_session_leaves_it_alone(app: SmallApp) -> None:
-    app.add(count, nothing)
+    app.add(count, none)
     browser = app.open()
     browser.get('/count')
     app.calls()
-    response = browser.get('/nothing')
+    response = browser.get('/none')
     assert set_cookies(response) == []
     assert 'Vary' not in response.headers
     assert app.calls() == []
@@ -234,11 +235,11 @@ def test_one_set_cookie_beside_those_of_the_view(app: SmallApp) -> None:
 
 def test_cookie_that_has_an_age_slides(make: Make) -> None:
     app = make(cookie_max_age=3600)
-    app.add(count, read, nothing)
+    app.add(count, read, none)
     browser = app.open()
     assert 'Max-Age=3600' in set_cookies(browser.get('/count'))[0]
     assert 'Max-Age=3600' in set_cookies(browser.get('/read'))[0]
-    assert set_cookies(browser.get('/nothing')) == []
+    assert set_cookies(browser.get('/none')) == []
 
 
 def test_cookie_is_secure_where_the_request_is(app: SmallApp) -> None:
@@ -316,7 +317,7 @@ def test_any_cookie_is_a_new_session_at_most(cookie: str, make: Make) -> None:
     assert session_id(browser) != cookie
 
 
-def test_cookie_of_a_dead_session_is_removed(app: SmallApp) -> None:
+def test_cookie_of_a_removed_session_is_removed(app: SmallApp) -> None:
     app.add(count, read)
     app.open()
     for dead in ('x' * 43, 'garbage'):
@@ -325,7 +326,7 @@ def test_cookie_of_a_dead_session_is_removed(app: SmallApp) -> None:
         assert cookie.startswith('session=; Max-Age=0; Path=/')
 
 
-def test_dead_cookie_is_replaced_when_something_is_written(
+def test_cookie_of_a_removed_session_is_replaced_by_a_write(
     app: SmallApp,
 ) -> None:
     app.add(count)
@@ -364,11 +365,9 @@ def in_view(app: SmallApp) -> None:
 
 def in_view_predicate(app: SmallApp) -> None:
     app.config.add_view_predicate('named', Named)
-    app.add(nothing)
+    app.add(none)
     app.config.add_route('read', '/read')
-    app.config.add_view(
-        nothing, route_name='read', renderer='json', named=True
-    )
+    app.config.add_view(none, route_name='read', renderer='json', named=True)
 
 
 class Named:
@@ -388,9 +387,9 @@ class Named:
 
 def in_root_factory(app: SmallApp) -> None:
     app.config.set_root_factory(Root)
-    app.add(nothing)
+    app.add(none)
     app.config.add_route('read', '/read')
-    app.config.add_view(nothing, route_name='read', renderer='json')
+    app.config.add_view(none, route_name='read', renderer='json')
 
 
 def in_subscriber(app: SmallApp) -> None:
@@ -404,7 +403,7 @@ def in_tm(app: SmallApp) -> None:
     app.config.include('pyramid_tm')
     app.config.set_security_policy(SessionPolicy())
     app.config.add_route('read', '/read')
-    app.config.add_view(nothing, route_name='read', renderer='json')
+    app.config.add_view(none, route_name='read', renderer='json')
 
 
 class SessionPolicy:
@@ -587,7 +586,7 @@ def break_store(app: SmallApp) -> None:
 def test_store_that_fails_is_a_503_and_leaves_the_cookie(
     app: SmallApp,
 ) -> None:
-    app.add(count, nothing, read)
+    app.add(count, none, read)
     browser = app.open()
     browser.get('/count')
     break_store(app)
@@ -596,7 +595,7 @@ def test_store_that_fails_is_a_503_and_leaves_the_cookie(
         assert int(response.headers['Retry-After']) > 0
         assert set_cookies(response) == []
         assert 'no route' not in response.text
-    assert browser.get('/nothing').status_int == 200
+    assert browser.get('/none').status_int == 200
 
 
 def test_unlocking_that_fails_is_only_logged(
@@ -718,9 +717,9 @@ def test_lock_timeout_is_not_retried(make: Make) -> None:
 class Database:
     """A data manager that tells when it commits."""
 
-    def __init__(self, manager: Any, happened: list[str], fails: bool) -> None:
+    def __init__(self, manager: Any, notify: list[str], fails: bool) -> None:
         self.transaction_manager = manager
-        self._happened = happened
+        self._notify = notify
         self._fails = fails
         manager.get().join(self)
 
@@ -734,7 +733,7 @@ class Database:
             raise Handled
 
     def tpc_finish(self, transaction: Any) -> None:
-        self._happened.append('commit')
+        self._notify.append('commit')
 
     def sortKey(self) -> str:
         return 'database'
@@ -749,10 +748,10 @@ class Database:
     ],
 )
 def test_session_is_saved_after_the_commit(more: Any, make: Make) -> None:
-    happened: list[str] = []
+    notify: list[str] = []
 
     def view(request: Any) -> Any:
-        Database(request.tm, happened, 'fail' in request.params)
+        Database(request.tm, notify, 'fail' in request.params)
         request.session['ordered'] = request.session.get('ordered', 0) + 1
         return {}
 
@@ -765,12 +764,12 @@ def test_session_is_saved_after_the_commit(more: Any, make: Make) -> None:
     put_item = app.client.put_item
 
     def put(**parameters: Any) -> Any:
-        happened.append('save')
+        notify.append('save')
         return put_item(**parameters)
 
     app.client.put_item = put  # type: ignore[attr-defined]
     browser.get('/view')
-    assert happened == ['commit', 'save']
+    assert notify == ['commit', 'save']
     browser.get('/view?fail', status=400)
     assert app.stored(browser) == {'ordered': 1}
 
@@ -832,7 +831,7 @@ def test_subrequest_that_fails_leaves_the_session_to_its_parent(
     assert app.stored(browser) == {'n': 1, 'failed': True, 'parent': True}
 
 
-def test_subrequest_of_somebody_else_has_a_session_of_its_own(
+def test_subrequest_with_another_cookie_has_its_own_session(
     app: SmallApp,
 ) -> None:
     def parent(request: Any) -> Any:
@@ -876,18 +875,18 @@ def test_first_use_while_an_error_page_streams_is_refused(
     app: SmallApp,
 ) -> None:
     def root_factory(request: Any) -> Any:
-        if request.path == '/nothing':
+        if request.path == '/none':
             raise Handled
 
     app.config.set_root_factory(root_factory)
     app.config.add_view(
         lambda error, request: streaming(request), context=Handled
     )
-    app.add(count, nothing)
+    app.add(count, none)
     browser = app.open()
     browser.get('/count')
     app.calls()
-    assert 'the request has ended' in browser.get('/nothing').text
+    assert 'the request has ended' in browser.get('/none').text
     assert app.calls() == []
 
 
@@ -962,15 +961,15 @@ def test_use_after_the_callbacks_is_unlocked_unsaved_and_logged(
     app: SmallApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     def late(event: Any) -> None:
-        if event.request.path == '/nothing':
+        if event.request.path == '/none':
             event.request.session['late'] = True
 
-    app.add(count, nothing)
+    app.add(count, none)
     app.config.add_subscriber(late, NewResponse)
     browser = app.open()
     browser.get('/count')
     assert not caplog.records
-    browser.get('/nothing')
+    browser.get('/none')
     assert 'changes to it are not saved' in caplog.text
     assert app.stored(browser) == {'n': 1}
     assert not app.is_locked(browser)

@@ -38,16 +38,17 @@ from pyramid_dynamodb_session import (
     SessionTooLarge,
 )
 from pyramid_dynamodb_session.cookie import SessionCookie
-from pyramid_dynamodb_session.encryption import Cipher
 from pyramid_dynamodb_session.events import SessionEvent
-from pyramid_dynamodb_session.item import ITEM_LIMIT, hash_key
 from pyramid_dynamodb_session.settings import FactorySettings
-from pyramid_dynamodb_session.table import policy
+from pyramid_dynamodb_session.store.encryption import Cipher
+from pyramid_dynamodb_session.store.item import ITEM_LIMIT, hash_key
+from pyramid_dynamodb_session.store.policy import policy
 from pyramid_dynamodb_session.toolbar import Notes
-from tests.docs_pages import ROOT
-from tests.proxy import LOSE_REPLY, FaultProxy, error
-from tests.small_app import PREFIX, SmallApp, count, read, session_id
-from tests.together import together, wait_until
+from tests.apps.small_app import PREFIX, SmallApp, session_id
+from tests.apps.views import count, read
+from tests.support.docs_pages import ROOT
+from tests.support.proxy import LOSE_REPLY, FaultProxy, error
+from tests.support.together import together, wait_until
 
 FIRST, SECOND = 'first-' + 'f' * 32, 'second-' + 's' * 32
 KEY, OTHER_KEY = 'k' * 43, 'K' * 43
@@ -280,7 +281,7 @@ def test_ids_are_256_random_bits(make_app: MakeApp) -> None:
 
 @pytest.mark.parametrize('end', [log_out, log_in])
 @pytest.mark.parametrize('state', ['exclusive', 'optimistic'])
-def test_old_id_is_dead_before_the_response_also_if_its_reply_is_lost(
+def test_old_id_ends_before_the_response_even_if_the_reply_is_lost(
     end: Any, state: str, make_app: MakeApp, proxy: FaultProxy
 ) -> None:
     app = make_app(session_state=state)
@@ -332,7 +333,7 @@ def test_parallel_request_can_not_bring_the_old_id_back(
     assert store.get_item(ID) is None
 
 
-def test_request_that_waits_for_a_dying_session_gets_an_empty_one(
+def test_request_that_waits_for_a_removed_session_gets_an_empty_one(
     make_app: MakeApp, proxy: FaultProxy
 ) -> None:
     app = make_app()
@@ -517,8 +518,8 @@ def test_without_the_extra_the_keys_are_refused(
 
 MEASURE = """
 import resource, sys, time, tracemalloc, zlib
-from pyramid_dynamodb_session.encryption import Cipher
-from pyramid_dynamodb_session.item import CorruptItem, ItemCodec
+from pyramid_dynamodb_session.store.encryption import Cipher
+from pyramid_dynamodb_session.store.item import CorruptItem, ItemCodec
 from pyramid_dynamodb_session.serializer import JSONSerializer
 
 GB = 1024 ** 3
@@ -679,7 +680,7 @@ def spoken(error: BaseException) -> str:
 
 
 @pytest.mark.filterwarnings('always')
-@pytest.mark.parametrize('transport', ['boto3', 'curl'])
+@pytest.mark.parametrize('transport', ['boto3', 'direct'])
 def test_nothing_secret_in_logs_reprs_errors_and_events(
     transport: str,
     proxied: dict[str, str],
@@ -761,8 +762,8 @@ def test_nothing_secret_in_logs_reprs_errors_and_events(
     names = {type(error) for error in errors}
     assert {SessionTooLarge, SessionSerializationError} <= names
     assert SessionStoreUnavailable in names
-    happened = {type(event).__name__ for event in events}
-    assert {'CookieRejected', 'ItemCorrupt', 'StoreFailed'} <= happened
+    notify = {type(event).__name__ for event in events}
+    assert {'CookieRejected', 'ItemCorrupt', 'StoreFailed'} <= notify
     assert any('corrupt' in line for line in logged.lines)
     assert any('wrong signature' in line for line in logged.lines)
 
@@ -776,7 +777,7 @@ def test_nothing_secret_in_logs_reprs_errors_and_events(
             # what the debug toolbar's panel is made of
             notes = Notes(session)
             shown += [repr(vars(notes)), repr([notes.name, notes.keys])]
-            shown += [repr(vars(session.journal)), notes.lock]
+            shown += [repr(vars(session.recorder)), notes.lock]
     said = [str(warning.message) for warning in recwarn]
     text = '\n'.join([*logged.lines, *shown, *said])
     ids = {signer.loads(each.encode()) for each in cookies}
@@ -796,7 +797,7 @@ def test_nothing_secret_in_logs_reprs_errors_and_events(
 
 ARN = 'arn:aws:dynamodb:us-west-2:123456789012:table/'
 #: What is covered by the permissions of another operation.
-COVERED = {'TransactWriteItems': ('PutItem', 'DeleteItem')}
+COVERED = {'TransactWriteItems': ('PutItem', 'UpdateItem')}
 
 
 class Guarded:
@@ -869,7 +870,6 @@ def documented(page: str, index: int) -> dict[str, Any]:
 
 
 POLICIES = {
-    'README': lambda: documented('README.rst', 0),
     'docs': lambda: documented('docs/permissions.rst', 0),
     'docs, one application': lambda: documented('docs/permissions.rst', 2),
     'command': lambda: policy('runtime', ARN, 'shop'),
@@ -912,7 +912,7 @@ def test_documented_policy_is_enough_and_no_more_than_enough(
     }
 
 
-def test_policy_of_one_application_shuts_out_the_others(
+def test_policy_of_one_application_denies_the_others(
     client: Any, settings: dict[str, str]
 ) -> None:
     for allowed in (
@@ -934,7 +934,7 @@ def test_policy_of_one_application_shuts_out_the_others(
 def test_policy_of_the_web_servers_makes_no_table(client: Any) -> None:
     missing = 'Missing-' + secrets.token_hex(4)
     store = DynamoDBSessionStore(
-        Guarded(client, POLICIES['README']()), table=missing
+        Guarded(client, POLICIES['docs']()), table=missing
     )
     with pytest.raises(ConfigurationError, match='IAM policy'):
         store.initialize()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import inspect
 import math
 import pickle
-import re
+import pydoc
 import secrets
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +19,11 @@ from pyramid_dynamodb_session import (
     DynamoDBSessionStore,
     session_factory_from_settings,
 )
+from pyramid_dynamodb_session import settings as settings_module
 from pyramid_dynamodb_session.serializer import JSONSerializer
 from pyramid_dynamodb_session.settings import FactorySettings, StoreSettings
 
 PREFIX = 'dynamodb_session.'
-README = Path(__file__).parents[1] / 'README.rst'
 KEY = secrets.token_bytes(32)
 KEY_TEXT = base64.urlsafe_b64encode(KEY).decode()
 LONG = 'x' * 32
@@ -81,7 +81,8 @@ def test_defaults() -> None:
         'absolute_timeout': None,
         'lock_lease': 10,
         'lock_wait': 15,
-        'lock_queue_limit': 10,
+        'lock_queue_limit': 'auto',
+        'owner_index': None,
         'serializer': 'JSON',
         'encryption_keys': (),
         'create_if_not_exist': True,
@@ -133,6 +134,10 @@ ACCEPTED = [
     ('lock_lease', 3, 3),
     ('lock_wait', '0', 0),
     ('lock_queue_limit', '0', 0),
+    ('lock_queue_limit', '12', 12),
+    ('lock_queue_limit', ' Auto ', 'auto'),
+    ('owner_index', 'Owner-index', 'Owner-index'),
+    ('owner_index', '', None),
     ('serializer', 'pickle', pickle),
     ('serializer', 'tests.test_settings.serializer', serializer),
     ('serializer', 'tests.test_settings:serializer', serializer),
@@ -163,7 +168,7 @@ ACCEPTED = [
     ('client', make_client, make_client),
     ('client', client, client),
     ('client', '', None),
-    ('transport', 'curl', 'curl'),
+    ('transport', 'direct', 'direct'),
     ('session_state', 'optimistic', 'optimistic'),
     ('state_hook', 'tests.test_settings.hook', hook),
     ('state_hook', hook, hook),
@@ -225,7 +230,10 @@ REFUSED = [
     ('application', '\ud800', 'utf-8'),
     ('lock_wait', '-0.1', 'number of seconds from 0'),
     ('lock_wait', math.nan, 'number of seconds from 0'),
-    ('lock_queue_limit', '-1', 'whole number of requests from 0'),
+    ('lock_queue_limit', '-1', 'auto, or a whole number of requests from 0'),
+    ('lock_queue_limit', 'all', 'auto, or a whole number of requests from 0'),
+    ('owner_index', 'a b', '3 to 255'),
+    ('owner_index', 5, 'text'),
     ('serializer', 'no.such.module', 'importable'),
     ('serializer', 'pickle:nothing', 'importable'),
     ('serializer', '.relative', 'importable'),
@@ -242,6 +250,9 @@ REFUSED = [
     ('ttl_attribute', 'x' * 256, '255 bytes'),
     ('ttl_attribute', 5, 'text'),
     ('ttl_attribute', 'LockId', 'an attribute name other than'),
+    ('ttl_attribute', 'Version', 'an attribute name other than'),
+    ('ttl_attribute', 'Ended', 'an attribute name other than'),
+    ('ttl_attribute', 'Owner', 'an attribute name other than'),
     ('ttl_grace', '-1', 'whole number of seconds from 0'),
     ('region', 5, 'text'),
     ('endpoint_url', 'localhost:8000', 'http://'),
@@ -254,7 +265,7 @@ REFUSED = [
     ('client', 'no.such.function', 'importable'),
     ('client', 'tests.test_settings.KEY', 'callable'),
     ('client', 5, 'callable'),
-    ('transport', 'pigeon', 'one of boto3, curl'),
+    ('transport', 'pigeon', 'one of boto3, direct'),
     ('session_state', 'ReadOnly', 'one of exclusive, read_only'),
     ('session_state', [], 'one of exclusive, read_only'),
     ('state_hook', 'no.such.hook', 'importable'),
@@ -268,7 +279,10 @@ REFUSED = [
     ('cookie_name', None, 'text'),
     ('cookie_max_age', '0', 'whole number of seconds from 1'),
     ('cookie_path', '', 'text'),
+    ('cookie_path', 'shop', 'a path'),
+    ('cookie_path', '/;', 'a path'),
     ('cookie_domain', 5, 'text'),
+    ('cookie_domain', 'a b', 'a domain'),
     ('cookie_secure', 'x', 'true or false'),
     ('cookie_httponly', '', 'true or false'),
     ('cookie_samesite', 'sometimes', 'lax, strict'),
@@ -334,8 +348,15 @@ def test_secrets_are_shown_by_no_repr() -> None:
 
 def test_unknown_setting_is_named_and_its_value_is_not_shown() -> None:
     message = refused('aws_secret_acces_key', HIDDEN)
-    assert message.startswith(f'{PREFIX}aws_secret_acces_key is no setting')
-    assert f'{PREFIX}aws_secret_access_key' in message
+    assert message == (
+        f'{PREFIX}aws_secret_acces_key is no setting: '
+        f'did you mean {PREFIX}aws_secret_access_key?'
+    )
+
+
+def test_unknown_setting_like_no_other_is_told_where_they_are_listed() -> None:
+    message = refused('xyzzy', HIDDEN)
+    assert message.startswith(f'{PREFIX}xyzzy is no setting: help(')
     assert HIDDEN not in message
 
 
@@ -357,11 +378,40 @@ def test_arguments_in_code_are_checked_under_their_own_names() -> None:
         DynamoDBSessionStore(client, region='us-west-2')
 
 
-def test_store_takes_all_that_concerns_it_from_the_factory() -> None:
-    given = {'timeout': None, 'ttl_attribute': '', 'application': 'shop'}
-    settings = parsed(**given, encryption_keys=KEY_TEXT)
-    store = StoreSettings.parse(settings.of_the_store())
-    assert store == StoreSettings.parse({**given, 'encryption_keys': KEY_TEXT})
+def test_settings_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed_keys: list[str] = []
+    parse_one = settings_module.parse_one
+
+    def noting(key: str, *rest: Any) -> Any:
+        parsed_keys.append(key)
+        return parse_one(key, *rest)
+
+    monkeypatch.setattr(settings_module, 'parse_one', noting)
+    factory = DynamoDBSessionFactory(timeout='5', region='us-west-2')
+    assert sorted(parsed_keys) == ['region', 'timeout']
+    assert factory.store.settings is factory.settings
+
+
+@pytest.mark.parametrize(
+    ('documented', 'declared', 'first'),
+    [
+        (DynamoDBSessionFactory, FactorySettings, []),
+        (DynamoDBSessionStore, StoreSettings, ['client']),
+    ],
+)
+def test_help_shows_names_and_defaults(
+    documented: type, declared: type[StoreSettings], first: list[str]
+) -> None:
+    parameters = inspect.signature(documented).parameters
+    assert list(parameters) == first + [
+        field.name for field in dataclasses.fields(declared)
+    ]
+    for field in dataclasses.fields(declared):
+        assert parameters[field.name].default == field.default
+    shown = pydoc.render_doc(documented, renderer=pydoc.plaintext)
+    assert "table: str = 'Pyramid_SessionState'" in shown
+    assert 'absolute_timeout: int | None = None' in shown
+    assert 'serializer: Any = JSONSerializer()' in shown
 
 
 @pytest.mark.parametrize(
@@ -376,7 +426,7 @@ def test_store_takes_all_that_concerns_it_from_the_factory() -> None:
         ({'aws_access_key_id': 'x'}, 'aws_secret_access_key'),
         ({'aws_secret_access_key': 'x'}, 'aws_access_key_id'),
         ({'aws_session_token': 'x'}, 'aws_access_key_id'),
-        ({'client': make_client, 'transport': 'curl'}, 'transport'),
+        ({'client': make_client, 'transport': 'direct'}, 'transport'),
         ({'cookie_name': '__Secure-s'}, 'cookie_secure'),
         ({'cookie_name': '__host-s'}, 'cookie_secure'),
         (
@@ -419,62 +469,3 @@ def test_values_that_are_wrong_together(
 )
 def test_values_that_are_right_together(settings: dict[str, Any]) -> None:
     assert parsed(**settings)
-
-
-# -- the table in the README ----------------------------------------------
-
-#: How the README writes what is no text.
-WORDS = {
-    'none': {'None', '()'},
-    "boto3's": {'None'},
-    "as the request's scheme": {'None'},
-    'true': {'True'},
-    'false': {'False'},
-}
-
-
-def readme_rows() -> list[tuple[list[str], list[str]]]:
-    """The names and the defaults in each row of the settings table."""
-    text = README.read_text()
-    table = text[text.index('\nSettings\n---') :]
-    border = re.search(r'^(=+) (=+) =+$', table, re.MULTILINE)
-    assert border
-    first, second = (len(column) for column in border.groups())
-    body = table.split(border.group())[2]
-    rows: list[list[str]] = []
-    for line in body.strip('\n').splitlines():
-        name = line[:first].strip()
-        default = line[first + 1 : first + 1 + second].strip()
-        if name and not (rows and rows[-1][0].endswith(',')):
-            rows.append([name, default])
-        else:
-            rows[-1][0] += f' {name}'
-            rows[-1][1] += f' {default}'
-    return [
-        (re.findall(r'``(\w+)``', names), re.split(r',\s+', default.strip()))
-        for names, default in rows
-    ]
-
-
-def test_readme_lists_exactly_the_settings_there_are() -> None:
-    listed = [name for names, _ in readme_rows() for name in names]
-    declared = [field.name for field in dataclasses.fields(FactorySettings)]
-    assert sorted(listed) == sorted(declared)
-
-
-def test_readme_gives_the_defaults() -> None:
-    settings = parsed()
-    for names, defaults in readme_rows():
-        if len(defaults) == 1:
-            defaults *= len(names)
-        assert len(defaults) == len(names), names
-        for name, default in zip(names, defaults, strict=True):
-            value = getattr(settings, name)
-            if isinstance(value, JSONSerializer):
-                assert default == 'JSON'
-            elif default in WORDS:
-                assert repr(value) in WORDS[default], name
-            elif default.startswith('``'):
-                assert value == default.strip('`'), name
-            else:
-                assert value == float(default), name

@@ -20,10 +20,11 @@ from pyramid_dynamodb_session import (
     SessionDisabled,
     SessionReadOnly,
 )
-from tests.browser import Browser
-from tests.servers import Server
-from tests.small_app import SmallApp, count, nothing, read, session_id
-from tests.state_app import STATES
+from tests.apps.small_app import SmallApp, session_id
+from tests.apps.views import count, none, read
+from tests.apps.wsgi_app import STATES
+from tests.support.browser import Browser
+from tests.support.servers import Server
 
 Make = Callable[..., SmallApp]
 
@@ -153,30 +154,30 @@ def test_exception_view_reads_what_is_stored_if_nothing_is_saved(
 
 
 def test_wrong_state_names_the_view(app: SmallApp) -> None:
-    in_state(app, 'readonly', nothing)
+    in_state(app, 'readonly', none)
     with pytest.raises(ConfigurationError) as caught:
         app.open()
-    for part in ('readonly', 'nothing', *STATES):
+    for part in ('readonly', 'none', *STATES):
         assert part in str(caught.value)
 
 
 @pytest.mark.parametrize('wrong', [True, 1, '', [], 'Exclusive'])
 def test_wrong_state_is_refused(wrong: Any, app: SmallApp) -> None:
-    in_state(app, wrong, nothing)
+    in_state(app, wrong, none)
     with pytest.raises(ConfigurationError, match='session_state='):
         app.open()
 
 
 def test_state_is_shown_by_introspection(app: SmallApp) -> None:
     in_state(app, 'read_only', read)
-    app.add(nothing)
+    app.add(none)
     app.open()
     views = {
         item['introspectable']['callable']: item['introspectable']
         for item in app.config.introspector.get_category('views')
     }
     assert views[read]['session_state'] == 'read_only'
-    assert 'session_state' not in views[nothing]
+    assert 'session_state' not in views[none]
 
 
 # -- when it takes effect ------------------------------------------------
@@ -201,18 +202,18 @@ class Guard:
 def test_state_counts_before_the_permission_check(app: SmallApp) -> None:
     guard = Guard()
     app.config.set_security_policy(guard)
-    app.add(nothing, permission='view', session_state='optimistic')
-    app.open().get('/nothing', status=403)
+    app.add(none, permission='view', session_state='optimistic')
+    app.open().get('/none', status=403)
     assert guard.states == ['optimistic']
 
 
 def test_state_counts_before_the_csrf_check(app: SmallApp) -> None:
     app.config.set_csrf_storage_policy(SessionCSRFStoragePolicy())
     app.config.set_default_csrf_options(require_csrf=True)
-    app.add(nothing, session_state='read_only')
+    app.add(none, session_state='read_only')
     browser = opened(app)
     with pytest.raises(SessionReadOnly):
-        browser.post('/nothing', {'csrf_token': 'x'})
+        browser.post('/none', {'csrf_token': 'x'})
     assert app.calls() == [READ]
 
 
@@ -265,7 +266,7 @@ def test_from_the_default_to_the_state_of_the_view(
     assert not app.is_locked(browser)
 
 
-def test_lock_is_given_back_on_entering_a_disabled_view(
+def test_lock_is_released_on_entering_a_disabled_view(
     app: SmallApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def view(request: Any) -> Any:
@@ -334,7 +335,7 @@ def hook(request: Any) -> Any:
 def test_state_hook_decides_before_the_view_is_known(make: Make) -> None:
     app = make(state_hook='tests.test_states.hook')
     app.add(state_of)
-    in_state(app, 'optimistic', nothing, declared)
+    in_state(app, 'optimistic', none, declared)
     browser = app.open()
     assert browser.get('/state_of').json == 'exclusive'
     assert browser.get('/state_of?state=read_only').json == 'read_only'
@@ -355,14 +356,16 @@ def test_state_hook_is_asked_for_use_before_the_view(make: Make) -> None:
 @pytest.mark.parametrize('garbage', ['', 'readonly'])
 def test_state_hook_that_returns_garbage(garbage: str, make: Make) -> None:
     app = make(state_hook=hook)
-    app.add(read, nothing)
+    app.add(read, none)
     browser = app.open()
     with pytest.raises(ValueError, match=f'state_hook returned {garbage!r}'):
         browser.get(f'/read?state={garbage}')
-    browser.get(f'/nothing?state={garbage}')
+    browser.get(f'/none?state={garbage}')
 
 
-@pytest.mark.parametrize('wrong', ['no.such.module', 'tests.conftest.REGION'])
+@pytest.mark.parametrize(
+    'wrong', ['no.such.module', 'tests.support.aws.REGION']
+)
 def test_state_hook_that_is_none(wrong: str, make: Make) -> None:
     with pytest.raises(ConfigurationError, match='state_hook'):
         make(state_hook=wrong).open()
@@ -429,7 +432,7 @@ def test_reading_slides_the_expiry_now_and_then(
     assert record and record.expires == int(time.time()) + 1200
 
 
-def test_sliding_neither_unlocks_nor_revives(
+def test_sliding_neither_unlocks_nor_recreates(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def view(request: Any) -> Any:
@@ -542,7 +545,7 @@ def write_with_rival(app: SmallApp, rival: Callable[[str], Any]) -> TestApp:
 
 
 @pytest.mark.parametrize('query', ['', '?regenerate'])
-def test_lost_race_is_a_conflict_and_saves_nothing(
+def test_concurrent_change_is_a_conflict_and_saves_nothing(
     query: str, app: SmallApp
 ) -> None:
     browser = write_with_rival(app, app.take_over)
@@ -569,7 +572,9 @@ def test_optimistic_save_leaves_an_exclusive_holder_alone(
     assert app.stored(browser) == {'n': 5}
 
 
-def test_optimistic_save_does_not_bring_back_the_dead(app: SmallApp) -> None:
+def test_optimistic_save_does_not_recreate_a_removed_session(
+    app: SmallApp,
+) -> None:
     browser = write_with_rival(app, app.elsewhere.remove_item)
     browser.get('/view', status=409)
     assert app.stored(browser) is None
@@ -584,7 +589,7 @@ def test_conflict_on_the_way_to_another_state_is_a_response(
         raise ValueError
 
     app.config.add_exception_view(
-        nothing, context=ValueError, session_state='read_only'
+        none, context=ValueError, session_state='read_only'
     )
     in_state(app, 'optimistic', view)
     browser = opened(app)
@@ -707,7 +712,7 @@ def test_absolute_timeout_ends_a_busy_session(
 
 
 @pytest.mark.parametrize('state', ['exclusive', 'optimistic'])
-def test_new_id_kills_the_old_one(state: str, app: SmallApp) -> None:
+def test_new_id_ends_the_old_one(state: str, app: SmallApp) -> None:
     def log_in(request: Any) -> Any:
         request.session.regenerate_id()
         return {}
@@ -722,13 +727,13 @@ def test_new_id_kills_the_old_one(state: str, app: SmallApp) -> None:
 
 # -- as real processes ---------------------------------------------------
 
-APP = 'tests.state_app:main'
+APP = 'tests.apps.wsgi_app:main'
 #: What four clients at once need on one session; see the documentation.
 ATTEMPTS = 60
 
 
 @pytest.mark.parametrize('path', ['/save', '/stream'])
-def test_waiting_response_keeps_nobody_waiting(
+def test_long_response_does_not_block_the_next_request(
     path: str, settings: dict[str, str]
 ) -> None:
     with Server(settings, app=APP) as server:

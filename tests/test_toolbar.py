@@ -12,17 +12,11 @@ from pyramid.response import Response
 from pyramid.session import SignedCookieSessionFactory
 from webtest import TestApp
 
-from tests.chromium import Page
-from tests.interposed import Interposed
-from tests.servers import Server
-from tests.small_app import (
-    ReleasedAtFirstSight,
-    SmallApp,
-    count,
-    nothing,
-    read,
-    session_id,
-)
+from tests.apps.small_app import ReleasedAtFirstSight, SmallApp, session_id
+from tests.apps.views import count, none, read
+from tests.support.chromium import Page
+from tests.support.clients import Interposed
+from tests.support.servers import Server
 
 Make = Callable[..., SmallApp]
 PANEL = 'pyramid_dynamodb_session.toolbar'
@@ -51,7 +45,7 @@ def make(client: Any, settings: dict[str, str]) -> Make:
             'pyramid.includes': 'pyramid_debugtoolbar',
         }
         app = SmallApp(client, settings, toolbar | (more or {}), **options)
-        app.add(count, nothing, read, look, change, remove, restart, much)
+        app.add(count, none, read, look, change, remove, restart, much)
         app.add(read_only, session_state='read_only')
         return app
 
@@ -172,7 +166,7 @@ def test_panel_says_what_changed(app: SmallApp) -> None:
         ),
     ],
 )
-def test_panel_says_what_became_of_the_session(
+def test_panel_shows_the_outcome(
     path: str, outcome: str, keys: list[Any], app: SmallApp
 ) -> None:
     browser = app.open()
@@ -194,7 +188,7 @@ def test_panel_of_a_session_without_data(app: SmallApp) -> None:
 
 def test_panel_of_a_request_without_a_session(app: SmallApp) -> None:
     browser = app.open()
-    browser.get('/nothing')
+    browser.get('/none')
     assert 'This request asked for no session.' in Panel(browser).text
 
 
@@ -276,7 +270,7 @@ def test_panel_of_a_request_that_fails(make: Make) -> None:
     browser.get('/count')
     browser.get('/much?times=1000000', status=500)
     panel = Panel(browser)
-    assert 'over the limit of 409600' in panel.text
+    assert 'over the limit of 4194304' in panel.text
     assert panel['Outcome'] == 'not saved, only released'
     app.elsewhere.get_item_exclusive(session_id(browser))
     browser.get('/count', status=503)
@@ -346,7 +340,7 @@ def test_panel_changes_nothing(
         app.add(page)
         browser = app.open()
         seen: list[Any] = []
-        for path in ('/nothing', '/page', '/page', '/read', '/nothing'):
+        for path in ('/none', '/page', '/page', '/read', '/none'):
             answer = browser.get(path)
             cookies = len(answer.headers.getall('Set-Cookie'))
             seen.append((path, answer.status, cookies, app.calls()))
@@ -381,7 +375,7 @@ def test_panel_in_a_browser(
         'pyramid.includes': 'pyramid_debugtoolbar',
         'debugtoolbar.includes': PANEL,
     }
-    with Server(settings | toolbar, app='tests.state_app:main') as server:
+    with Server(settings | toolbar, app='tests.apps.wsgi_app:main') as server:
         driver.get(f'{server.url}/exclusive/count')
         driver.get(f'{server.url}/exclusive/count')
         driver.get(f'{server.url}/_debug_toolbar/')

@@ -1,4 +1,4 @@
-"""The command line: what is typed, and which room answers it."""
+"""``dynamodb-session``: parses the command line and runs a command."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pyramid.exceptions import ConfigurationError
 
 from ..errors import SessionError
-from . import check, sessions, sweeps, tables
-from .output import Result
+from ..version import VERSION
+from . import check, owners, scans, serve, sessions, tables
+from .output import Result, UsageError, flush, print_error, write
 
 DESCRIPTION = """\
 Look after the sessions that an application keeps in DynamoDB.
@@ -33,22 +34,28 @@ examples:
 
 `dynamodb-session INI COMMAND --help` tells more, with examples.
 
-The exit status is 0 when all is well, 1 when something is not (the output
-says what to do about it), 2 for a mistyped command, 130 when interrupted."""
+The exit status is 0 when all is well; 1 when something is not, and the output
+or the standard error says what to do about it; 2 for a mistyped command; 130
+when interrupted."""
 
 VARIABLES = """\
 
 name=value after the command replaces a setting of the file, such as
 dynamodb_session.table=Other, or a variable that the file leaves open."""
 
+MODULES = (tables, check, scans, sessions, owners, serve)
+
 
 def parser() -> argparse.ArgumentParser:
-    """Of the whole command line; each room adds its commands."""
+    """The parser of the whole command line; each module adds its commands."""
     top = argparse.ArgumentParser(
         prog='dynamodb-session',
         description=DESCRIPTION,
         epilog=EPILOG + '\n' + VARIABLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument(
+        '--version', action='version', version=f'%(prog)s {VERSION}'
     )
     top.add_argument(
         'ini',
@@ -59,8 +66,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(
         metavar='COMMAND', dest='command', required=True
     )
-    for room in (tables, check, sweeps, sessions):
-        for name, command in room.COMMANDS.items():
+    for module in MODULES:
+        for name, command in module.COMMANDS.items():
             sub = commands.add_parser(
                 name,
                 help=command.help,
@@ -68,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
                 epilog=command.epilog + VARIABLES,
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
-            sub.set_defaults(run=command.run)
+            sub.set_defaults(run=command.run, usage_error=sub.error)
             command.add_arguments(sub)
             sub.add_argument(
                 '--json', action='store_true', help='output for machines'
@@ -84,44 +91,65 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
     top = parser()
-    args = top.parse_args(shielded(sys.argv[1:] if argv is None else argv))
-    wrong = [word for word in args.variables if '=' not in word]
-    if wrong:
-        top.error(f'{wrong[0]!r} is no name=value')
+    mistake = misplaced_ini(argv)
+    if mistake:
+        top.error(mistake)
+    args = top.parse_args(escape_leading_dashes(argv))
     try:
         result: Result = args.run(args)
+    except UsageError as error:
+        args.usage_error(str(error))
     except (ConfigurationError, SessionError) as error:
-        print(f'dynamodb-session: {error}', file=sys.stderr)
+        print_error(f'dynamodb-session: {error}')
         return 1
     except KeyboardInterrupt:
         return 130
+    text = '\n'.join(result.lines)
     if args.json:
-        print(json.dumps(result.data, indent=2, default=repr))
-    else:
-        print('\n'.join(result.lines))
+        text = json.dumps(result.data, indent=2, default=repr)
+    if not write(text):
+        return 1
+    result.then()
     return result.status
 
 
-def shielded(argv: Sequence[str]) -> list[str]:
-    """Ids and names may begin with a dash and are no options for that."""
+def misplaced_ini(argv: Sequence[str]) -> str:
+    """What is wrong where a command stands in the place of the .ini file."""
+    names = {name for module in MODULES for name in module.COMMANDS}
+    if not argv or argv[0] not in names or os.path.exists(argv[0]):
+        return ''
+    command, *rest = argv
+    files = [word for word in rest if re.search(r'\.ini(#|$)', word)]
+    if files:
+        return (
+            f'the .ini file comes first: dynamodb-session {files[0]} {command}'
+        )
+    return f'the .ini file is missing: dynamodb-session INI {command}'
+
+
+def escape_leading_dashes(argv: Sequence[str]) -> list[str]:
+    """Arguments in which a session id that begins with a dash is no option."""
     return [
         f' {word}' if re.fullmatch(r'-[A-Za-z0-9_.-]{42,}', word) else word
         for word in argv
     ]
 
 
-def run() -> None:
-    """The console script."""
+def run() -> int:
+    """Run the console script; return the exit status."""
     logging.basicConfig(format='%(message)s')
     # what it logs are errors that are told at the end anyway
-    logging.getLogger('pyramid_dynamodb_session.calls').disabled = True
-    logging.getLogger('pyramid_dynamodb_session.table').setLevel('INFO')
+    logging.getLogger(
+        'pyramid_dynamodb_session.dynamodb.calls'
+    ).disabled = True
+    logging.getLogger('pyramid_dynamodb_session.dynamodb.table').setLevel(
+        'INFO'
+    )
     try:
         status = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # whoever reads has read enough; Python flushes once more at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
-    sys.exit(status)
+    except SystemExit as end:
+        status = int(str(end.code))
+    # argparse has printed without a look at full disks and closed pipes
+    return status if flush() else 1

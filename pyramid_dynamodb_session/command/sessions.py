@@ -7,44 +7,59 @@ import sys
 import time
 from typing import Any
 
-from ..admin import is_abandoned
+from .. import PREFIX
 from ..cookie import SESSION_ID
+from ..dynamodb.calls import Item
 from ..errors import SessionError
-from ..item import (
+from ..store.admin import is_abandoned
+from ..store.item import (
     ITEM_LIMIT,
     CorruptItem,
-    Item,
     ItemCodec,
     SessionRecord,
+    belongs_to,
     hash_key,
-    is_of,
     item_size,
     optional_number,
 )
-from .output import Command, Result, columns, iso, size, when
-from .site import Site
+from .context import Context
+from .output import (
+    Command,
+    Result,
+    UsageError,
+    columns,
+    iso,
+    number_of,
+    size,
+    timestamp,
+)
+from .owners import add_owner_argument, delete_sessions
+
+WHICH_SESSION = (
+    'give the value of the cookie, the session id, or the key under which '
+    'the session is stored'
+)
 
 
-def find(site: Site, text: str) -> tuple[str, Item]:
-    """The name and the item of the session that somebody means by `text`."""
-    for name in names(site, text):
-        item = site.sessions.read(name)
+def find(context: Context, text: str) -> tuple[str, Item]:
+    """The name and the item of the session that a `text` identifies."""
+    for name in names(context, text):
+        item = context.sessions.read(name)
         if item is not None:
             return name, item
     raise SessionError(
-        f'there is no such session ({site.whose}).\n'
+        f'there is no such session ({context.scope}).\n'
         'It was never stored, has been removed, or belongs to another '
-        'application.\nGive the value of the cookie, the session id, or the '
-        'key under which it is stored.'
+        f'application; {WHICH_SESSION}.'
     )
 
 
-def names(site: Site, text: str) -> list[str]:
-    """Under which names it may be stored, the likeliest first."""
-    application = site.settings.application
-    cookie = site.settings.cookie_name
+def names(context: Context, text: str) -> list[str]:
+    """The names under which it may be stored, the most likely first."""
+    application = context.settings.application
+    cookie = context.settings.cookie_name
     text = text.strip().removeprefix(f'{cookie}=').strip('"')
-    session_id = site.factory.cookie.id_in(text)
+    session_id = context.factory.cookie.id_in(text)
     found = []
     if session_id is not None:
         found.append(hash_key(session_id, application))
@@ -52,24 +67,42 @@ def names(site: Site, text: str) -> list[str]:
         # an id, or its hash: they look alike
         found.append(hash_key(text, application))
         found.append(f'{application}-{text}' if application else text)
-    elif is_of(application, text):
+    elif belongs_to(application, text):
         found.append(text)
     return list(dict.fromkeys(found))
 
 
-def of(args: argparse.Namespace) -> str:
-    """What was typed, or what comes from the standard input."""
-    text: str = args.session
-    return sys.stdin.readline() if text == '-' else text
+def session_argument(args: argparse.Namespace) -> str:
+    """The session that was given, or what the standard input has instead.
+
+    Settings may have been given before it, or without it. Raises
+    :class:`.output.UsageError` for none.
+    """
+    words = [args.session or '', *args.variables]
+    named = [word for word in words if word and not word.startswith(PREFIX)]
+    if not named:
+        raise UsageError(WHICH_SESSION)
+    text: str = named[0]
+    words.remove(text)
+    args.variables = [word for word in words if word]
+    if text != '-':
+        return text
+    text = (sys.stdin.readline() if sys.stdin else '').strip()
+    if not text:
+        raise SessionError('the standard input is empty: ' + WHICH_SESSION)
+    return text
 
 
 # -- show -----------------------------------------------------------------
 
 
 def show(args: argparse.Namespace) -> Result:
-    site = Site(args)
-    name, item = find(site, of(args))
-    codec = ItemCodec(site.settings.serializer, site.settings.encryption_keys)
+    text = session_argument(args)
+    context = Context(args)
+    name, item = find(context, text)
+    codec = ItemCodec(
+        context.settings.serializer, context.settings.encryption_keys
+    )
     record, corrupt = None, ''
     try:
         record = codec.record(item, name)
@@ -84,15 +117,15 @@ def show(args: argparse.Namespace) -> Result:
         'is_expired': (read(item, 'Expires') or 0) <= now,
         'timeout': read(item, 'SessionTimeout'),
         'uninitialized': 'Flags' in item,
-        'lock': lock_of(site, item, now),
+        'lock': lock_of(context, item, now),
         'times_locked': read(item, 'LockCount') or 0,
         'bytes': item_size(item),
         'stored_as': {'S': 'text', 'B': 'binary'}.get(kind, ''),
         'corrupt': corrupt or None,
     }
-    lines = columns(facts(site, item, data, now))
+    lines = columns(item_rows(context, item, data, now))
     if record is not None:
-        keys = weighed(codec, record)
+        keys = key_sizes(codec, record)
         data['bytes_before_compression'] = len(record.payload)
         data['keys'] = keys
         lines += ['', *key_lines(keys, record, args.values)]
@@ -114,12 +147,12 @@ def stamp(item: Item, name: str) -> str | None:
     return None if seconds is None else iso(seconds)
 
 
-def lock_of(site: Site, item: Item, now: float) -> dict[str, Any] | None:
-    """Who holds the lock, as far as the item tells; None for nobody."""
+def lock_of(context: Context, item: Item, now: float) -> dict[str, Any] | None:
+    """The holder of the lock, as stored; None where it is not held."""
     if 'LockId' not in item:
         return None
     since = read(item, 'LockDate') or 0
-    lease = site.settings.lock_lease
+    lease = context.settings.lock_lease
     return {
         'holder': str(item['LockId'].get('S'))[:8],
         'since': iso(since),
@@ -128,19 +161,19 @@ def lock_of(site: Site, item: Item, now: float) -> dict[str, Any] | None:
     }
 
 
-def facts(
-    site: Site, item: Item, data: dict[str, Any], now: float
+def item_rows(
+    context: Context, item: Item, data: dict[str, Any], now: float
 ) -> list[tuple[str, str]]:
-    """What there is to say of an item, but for its keys."""
+    """All that is shown of an item but its keys."""
     rows = [('key', data['key'])]
     for what, attribute in (('created', 'CreateDate'), ('expires', 'Expires')):
         seconds = read(item, attribute)
         if seconds is not None:
-            told = 'expired' if what == 'expires' and seconds <= now else what
-            rows.append((told, when(seconds, now)))
+            label = 'expired' if what == 'expires' and seconds <= now else what
+            rows.append((label, timestamp(seconds, now)))
     if data['timeout'] is not None:
         rows.append(('timeout', f'{data["timeout"]:,} s, its own'))
-    rows.append(('locked', lock_words(data['lock'], now, item)))
+    rows.append(('locked', lock_text(data['lock'], now, item)))
     share = data['bytes'] / ITEM_LIMIT
     rows.append(
         (
@@ -156,18 +189,18 @@ def facts(
     return rows
 
 
-def lock_words(lock: dict[str, Any] | None, now: float, item: Item) -> str:
-    times = f'{read(item, "LockCount") or 0:,} times so far'
+def lock_text(lock: dict[str, Any] | None, now: float, item: Item) -> str:
+    times = number_of(read(item, 'LockCount') or 0, 'time') + ' so far'
     if lock is None:
         return f'no; {times}'
-    since = when(read(item, 'LockDate') or 0, now)
-    words = f'by {lock["holder"]}…, renewed last at {since}; {times}'
+    since = timestamp(read(item, 'LockDate') or 0, now)
+    text = f'by {lock["holder"]}…, renewed last at {since}; {times}'
     if lock['is_abandoned']:
-        words += '; abandoned: the next request takes it over'
-    return words
+        text += '; abandoned: the next request takes it over'
+    return text
 
 
-def weighed(codec: ItemCodec, record: SessionRecord) -> dict[str, int]:
+def key_sizes(codec: ItemCodec, record: SessionRecord) -> dict[str, int]:
     """The bytes that each key takes with its value, the largest first."""
     parts = codec.parts(record.payload)
     sizes = {key: len(part) for key, part in parts.items()}
@@ -177,9 +210,9 @@ def weighed(codec: ItemCodec, record: SessionRecord) -> dict[str, int]:
 def key_lines(
     keys: dict[str, int], record: SessionRecord, values: bool
 ) -> list[str]:
-    """One line each; nothing in them can steer a terminal."""
+    """One line for each key; no character in them controls a terminal."""
     before = size(len(record.payload))
-    title = f'{len(keys)} keys, {before} before compression'
+    title = f'{number_of(len(keys), "key")}, {before} before compression'
     if not keys:
         return [title]
     texts = {str(key): repr(value) for key, value in record.items.items()}
@@ -198,24 +231,27 @@ def printable(text: str) -> str:
 
 
 def unlock(args: argparse.Namespace) -> Result:
-    site = Site(args)
-    name, item = find(site, of(args))
+    text = session_argument(args)
+    context = Context(args)
+    name, item = find(context, text)
     if 'LockId' not in item:
         return Result(
             {'key': name, 'unlocked': False}, [f'{name} is not locked.']
         )
     now = time.time()
-    lock = lock_of(site, item, now)
+    lock = lock_of(context, item, now)
     data = {'key': name, 'unlocked': True, 'lock': lock}
-    if not site.sessions.unlock(name, item['LockId']):
+    if not context.sessions.unlock(name, item):
         data['unlocked'] = False
-        lines = [f'{name} was just given back by its holder: nothing done.']
+        lines = [
+            f'Nothing done: the lock of {name} was just released or renewed.'
+        ]
         return Result(data, lines)
     return Result(
         data,
         [
             f'{name} is unlocked.',
-            f'It was locked {lock_words(lock, now, item)}.',
+            f'It was locked {lock_text(lock, now, item)}.',
             'If that request is still running, nothing of it will be saved, '
             'and its user gets a 409.',
         ],
@@ -223,9 +259,14 @@ def unlock(args: argparse.Namespace) -> Result:
 
 
 def delete(args: argparse.Namespace) -> Result:
-    site = Site(args)
-    name, _ = find(site, of(args))
-    if not site.sessions.delete(name):
+    if args.owner is not None:
+        if args.session:
+            args.variables.append(args.session)
+        return delete_sessions(args)
+    text = session_argument(args)
+    context = Context(args)
+    name, _ = find(context, text)
+    if not context.sessions.delete(name):
         return Result(
             {'key': name, 'deleted': False},
             [f'{name} was just deleted by somebody else.'],
@@ -233,10 +274,11 @@ def delete(args: argparse.Namespace) -> Result:
     return Result({'key': name, 'deleted': True}, [f'{name} is deleted.'])
 
 
-def add_session(parser: argparse.ArgumentParser) -> None:
+def add_session_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'session',
         type=str.strip,
+        nargs='?',
         metavar='COOKIE-OR-ID',
         help='the value of the cookie, signed or not, the session id, or the '
         'key under which it is stored; - reads it from the standard input, '
@@ -244,8 +286,13 @@ def add_session(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_show(parser: argparse.ArgumentParser) -> None:
-    add_session(parser)
+def add_delete_arguments(parser: argparse.ArgumentParser) -> None:
+    add_session_argument(parser)
+    add_owner_argument(parser, required=False)
+
+
+def add_show_arguments(parser: argparse.ArgumentParser) -> None:
+    add_session_argument(parser)
     parser.add_argument(
         '--values',
         action='store_true',
@@ -267,7 +314,7 @@ examples:
   dynamodb-session production.ini show shop-pSqGJ0WXz…
   xclip -o | dynamodb-session production.ini show - --values
 """,
-        add_show,
+        add_show_arguments,
     ),
     'unlock': Command(
         unlock,
@@ -281,18 +328,22 @@ saved.""",
 example:
   dynamodb-session production.ini unlock 'session=BZkrxMB…'
 """,
-        add_session,
+        add_session_argument,
     ),
     'delete': Command(
         delete,
-        'delete one session, which logs its user out',
+        'delete one session, which logs its user out, or all of one user',
         """\
 Delete one session, locked or not. Its user has a new, empty one with the next
-request. A request that is holding it gets a SessionLockLost.""",
+request. A request that is holding it gets a SessionLockLost.
+
+With --owner, all sessions of one user are deleted, for which the setting
+dynamodb_session.owner_index is needed.""",
         """\
-example:
+examples:
   dynamodb-session production.ini delete 'session=BZkrxMB…'
+  dynamodb-session production.ini delete --owner anna
 """,
-        add_session,
+        add_delete_arguments,
     ),
 }

@@ -1,26 +1,31 @@
-"""``create-table`` and ``policy``: the table, and who may use it."""
+"""``create-table`` and ``policy``: the table, and permissions to use it."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
-from ..errors import SessionStoreUnavailable
-from ..table import (
-    PERMISSIONS,
+from ..dynamodb.index import (
+    add_index,
+    find_index,
+    require_index,
+)
+from ..dynamodb.index import wait_until_active as wait_until_index_active
+from ..dynamodb.table import (
     create,
+    enable_recovery,
+    enable_ttl,
     hash_key_name,
-    policy,
-    switch_on_recovery,
-    switch_on_ttl,
     time_to_live,
     wait_until_active,
 )
-from .output import Command, Result, columns
-from .site import Site
+from ..errors import SessionStoreUnavailable
+from ..store.policy import PERMISSIONS, policy
+from .context import Context
+from .output import Command, Result, columns, number_of, print_error
 
+ON_DEMAND = 'on demand'
 #: Stands for an account that is not known.
 ACCOUNT = '123456789012'
 
@@ -35,26 +40,27 @@ WHO = {
 
 
 def create_table(args: argparse.Namespace) -> Result:
-    site = Site(args, may_create=True)
-    result: Result = site.attempt(lambda: bring_up(site, args))
+    context = Context(args, may_create_table=True)
+    result: Result = context.call(lambda: create_or_update(context, args))
     return result
 
 
-def bring_up(site: Site, args: argparse.Namespace) -> Result:
-    """Create the table, or bring the one that is there up to it."""
-    client, name = site.client, site.settings.table
-    found = site.describe()
+def create_or_update(context: Context, args: argparse.Namespace) -> Result:
+    """Create the table, or add to an existing one what it lacks."""
+    client, name = context.client, context.settings.table
+    found = context.describe()
     if found is None:
-        create(client, site.settings, **options(args))
+        create(client, context.settings, **options(args))
     table = found
     if table is None or table['TableStatus'] != 'ACTIVE':
         table = wait_until_active(client, name)
     key_name = hash_key_name(name, table)
+    ensure_index(client, table, context.settings.owner_index)
     if found is not None:
-        adorn(client, table, args)
+        add_options(client, table, args)
     if args.point_in_time_recovery:
-        switch_on_recovery(client, name)
-    on, ttl = ensure_ttl(client, name, site.settings.ttl_attribute)
+        enable_recovery(client, name)
+    on, ttl = ensure_ttl(client, name, context.settings.ttl_attribute)
     data = {
         'table': name,
         'arn': table['TableArn'],
@@ -62,28 +68,45 @@ def bring_up(site: Site, args: argparse.Namespace) -> Result:
         'key': key_name,
         'billing': billing(table),
         'time_to_live': ttl,
+        'owner_index': context.settings.owner_index,
         'point_in_time_recovery': args.point_in_time_recovery,
         'deletion_protection': args.deletion_protection,
         'tags': dict(args.tag),
     }
-    facts = [
-        (what.replace('_', ' '), words(value))
+    item_rows = [
+        (what.replace('_', ' '), option_text(value))
         for what, value in data.items()
         if value and what not in ('table', 'created')
     ]
     verb = 'is created' if found is None else 'was there already'
-    lines = [f'The table {name} {verb}.', '', *columns(facts, '  ')]
+    lines = [f'The table {name} {verb}.', '', *columns(item_rows, '  ')]
     return Result(data, lines, 0 if on else 1)
 
 
-def words(value: Any) -> str:
+def ensure_index(
+    client: Any, table: dict[str, Any], index: str | None
+) -> None:
+    """Add the index to a described `table` that has none of that name.
+
+    Raises ConfigurationError for one that can't be used.
+    """
+    if index is None:
+        return
+    if find_index(table, index) is None:
+        add_index(client, table, index)
+        wait_until_index_active(client, table['TableName'], index)
+    else:
+        require_index(client, table, index)
+
+
+def option_text(value: Any) -> str:
     if isinstance(value, dict):
         return ', '.join(f'{key}={tag}' for key, tag in value.items())
     return 'on' if value is True else str(value)
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:
-    """What ``CreateTable`` is asked for besides."""
+    """The parameters of ``CreateTable`` that the arguments ask for."""
     options: dict[str, Any] = {}
     if args.tag:
         options['Tags'] = tag_list(args)
@@ -92,10 +115,10 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def adorn(
+def add_options(
     client: Any, table: dict[str, Any], args: argparse.Namespace
 ) -> None:
-    """Give an existing table what it was not created with."""
+    """Add tags and deletion protection to an existing table."""
     if args.tag:
         client.tag_resource(ResourceArn=table['TableArn'], Tags=tag_list(args))
     if args.deletion_protection and not table.get('DeletionProtectionEnabled'):
@@ -116,9 +139,9 @@ def tag(text: str) -> tuple[str, str]:
 
 
 def ensure_ttl(client: Any, table: str, wanted: str) -> tuple[bool, str]:
-    """Whether Time to Live is as `wanted` afterwards, and how it is."""
+    """Enable Time to Live if need be; whether it is as `wanted`, and how."""
     if wanted and time_to_live(client, table)[0] == 'DISABLED':
-        switch_on_ttl(client, table, wanted)
+        enable_ttl(client, table, wanted)
     return ttl_as_wanted(*time_to_live(client, table), wanted)
 
 
@@ -142,12 +165,16 @@ def billing(table: dict[str, Any]) -> str:
     """How a described table is paid for."""
     mode = table.get('BillingModeSummary', {}).get('BillingMode')
     if mode == 'PAY_PER_REQUEST':
-        return 'on demand'
-    capacity = table['ProvisionedThroughput']
-    return (
-        f'provisioned, {capacity["ReadCapacityUnits"]:,} read and '
-        f'{capacity["WriteCapacityUnits"]:,} write units'
-    )
+        return ON_DEMAND
+    reads, writes = provisioned_units(table)
+    return f'provisioned, {reads:,} read and {number_of(writes, "write unit")}'
+
+
+def provisioned_units(table: dict[str, Any]) -> tuple[int, int]:
+    """Read and write units a second; 0 for those of a table on demand."""
+    capacity = table.get('ProvisionedThroughput', {})
+    reads = capacity.get('ReadCapacityUnits', 0)
+    return reads, capacity.get('WriteCapacityUnits', 0)
 
 
 def add_create_arguments(parser: argparse.ArgumentParser) -> None:
@@ -175,10 +202,13 @@ def add_create_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_policy(args: argparse.Namespace) -> Result:
-    site = Site(args)
-    arn = arn_of(site)
-    application = site.settings.application
-    policies = {role: policy(role, arn, application) for role in PERMISSIONS}
+    context = Context(args)
+    arn = arn_of(context)
+    application = context.settings.application
+    index = context.settings.owner_index
+    policies = {
+        role: policy(role, arn, application, index) for role in PERMISSIONS
+    }
     if args.role:
         document = policies[args.role]
         return Result(document, [json.dumps(document, indent=4)])
@@ -189,28 +219,27 @@ def print_policy(args: argparse.Namespace) -> Result:
     return Result(policies, lines[1:])
 
 
-def arn_of(site: Site) -> str:
+def arn_of(context: Context) -> str:
     """The table's ARN; with a placeholder, and a hint, if it is unknown."""
-    table = site.settings.table
+    table = context.settings.table
     if table.startswith('arn:'):
         return table
-    if site.is_local:
+    if context.is_local:
         reason = 'it is kept inside the application'
     else:
         try:
-            found = site.describe()
+            found = context.describe()
         except SessionStoreUnavailable as error:
             reason = str(error)
         else:
             if found is not None:
                 return str(found['TableArn'])
             reason = 'there is none yet'
-    print(
-        f'The table {table} can not be looked at: {reason}\n'
-        f'{ACCOUNT} stands for the number of your account.\n',
-        file=sys.stderr,
+    print_error(
+        f'The table {table} can not be described: {reason}\n'
+        f'{ACCOUNT} stands for the number of your account.\n'
     )
-    meta = site.client.meta
+    meta = context.client.meta
     return (
         f'arn:{meta.partition}:dynamodb:{meta.region_name}:{ACCOUNT}'
         f':table/{table}'
@@ -232,7 +261,8 @@ COMMANDS = {
         """\
 Create the table that the settings name, wait until it is ACTIVE and switch
 Time to Live on. A table that is there is kept, with its billing: it only gets
-what it lacks of Time to Live and of the options below.
+what it lacks of Time to Live, of the index dynamodb_session.owner_index and of
+the options below.
 
 Billing is a setting: on demand with dynamodb_session.on_demand_capacity,
 otherwise the read_capacity_units and write_capacity_units.""",

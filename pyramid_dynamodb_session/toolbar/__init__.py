@@ -1,6 +1,6 @@
 """The debug toolbar's panel: what a request did with its session.
 
-It shows what was noted on the way, and makes no call of its own.
+It shows what was recorded during the request, and makes no call of its own.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 from pyramid_debugtoolbar.panels import DebugPanel
 
+from .._recorder import RequestRecorder, SessionSnapshot
 from ..events import (
-    Journal,
     LockLost,
     LockTaken,
     LockTakenOver,
@@ -22,11 +22,10 @@ from ..events import (
     SessionRemoved,
     SessionSaved,
     SessionUsed,
-    Snapshot,
 )
-from ..factory import lives_of
-from ..item import ITEM_LIMIT
+from ..factory import lifecycles_of
 from ..session import DynamoDBSession
+from ..store.item import ITEM_LIMIT
 
 OUTCOMES = {
     SessionRemoved: 'removed',
@@ -37,44 +36,43 @@ OUTCOMES = {
 HIDDEN = 35
 
 
-class Notes:
-    """What was noted of one session, in the words of the panel."""
+class SessionReport:
+    """What a request did with one session, as the panel shows it."""
 
     def __init__(self, session: DynamoDBSession) -> None:
-        self._journal = session.journal or Journal(None)
+        self._recorder = recorder_of(session)
         #: the seconds that each kind of event took, the last of its kind
         self._seconds = {
-            happening.kind: happening.seconds
-            for happening in self._journal.happenings
+            event.kind: event.seconds for event in self._recorder.events
         }
         self.state = session.state
-        self.error = self._journal.error
+        self.error = self._recorder.error
         self.calls = [
-            (call, self._told_by(number))
-            for number, call in enumerate(self._journal.calls, 1)
+            (call, self._events_after(number))
+            for number, call in enumerate(self._recorder.calls, 1)
         ]
-        self.seconds = sum(call.seconds for call in self._journal.calls)
-        self.units = sum(call.units or 0 for call in self._journal.calls)
+        self.seconds = sum(call.seconds for call in self._recorder.calls)
+        self.units = sum(call.units or 0 for call in self._recorder.calls)
 
-    def _told_by(self, number: int) -> str:
-        """What had happened when a call, of this `number`, was made."""
+    def _events_after(self, number: int) -> str:
+        """The events between the call of this `number` and the next one."""
         return ', '.join(
-            words(happening.kind)
-            for happening in self._journal.happenings
-            if happening.calls == number and happening.kind != SessionUsed
+            event_words(event.kind)
+            for event in self._recorder.events
+            if event.calls == number and event.kind != SessionUsed
         )
 
     @property
-    def before(self) -> Snapshot | None:
+    def before(self) -> SessionSnapshot | None:
         """The session as the request found it."""
-        for snapshot in self._journal.snapshots:
+        for snapshot in self._recorder.snapshots:
             return None if snapshot.is_new else snapshot
         return None
 
     @property
-    def after(self) -> Snapshot | None:
+    def after(self) -> SessionSnapshot | None:
         """The session as the request left it, or meant to."""
-        for snapshot in reversed(self._journal.snapshots):
+        for snapshot in reversed(self._recorder.snapshots):
             if snapshot.is_new or SessionRemoved not in self._seconds:
                 return snapshot
         return None
@@ -113,16 +111,26 @@ class Notes:
             for event, phrase in phrases.items()
             if event in self._seconds
         ]
-        if self._journal.renewals:
-            lock.append(f'renewed {times(self._journal.renewals)}')
+        if self._recorder.renewals:
+            lock.append(f'renewed {times(self._recorder.renewals)}')
         return ', '.join(lock) or 'not taken'
 
     @property
+    def waited(self) -> float:
+        """Seconds that the request waited for the lock."""
+        if LockTimedOut in self._seconds:
+            return self._seconds[LockTimedOut]
+        return self._seconds.get(LockWaited, 0)
+
+    @property
     def in_use(self) -> str:
-        """How long the session was in use."""
+        """How long the session was in use, without waiting for its lock."""
         if SessionUsed not in self._seconds:
             return ''
-        return duration(self._seconds[SessionUsed])
+        worked = duration(self._seconds[SessionUsed] - self.waited)
+        if not self.waited:
+            return worked
+        return f'{worked}, after waiting {duration(self.waited)} for the lock'
 
     @property
     def keys(self) -> list[tuple[str, int, str]]:
@@ -137,13 +145,21 @@ class Notes:
         return sorted(keys, key=lambda row: (-row[1], row[0]))
 
 
+def recorder_of(session: DynamoDBSession) -> RequestRecorder:
+    """What was recorded of a session; nothing, if nobody listened."""
+    recorder = session._work.recorder
+    if isinstance(recorder, RequestRecorder):
+        return recorder
+    return RequestRecorder()
+
+
 def change(after: bytes, before: bytes | None) -> str:
     if before is None:
         return 'added'
     return '' if after == before else 'changed'
 
 
-def words(event: type[SessionEvent]) -> str:
+def event_words(event: type[SessionEvent]) -> str:
     """``LockTaken`` as ``lock taken``."""
     return re.sub('(?<!^)(?=[A-Z])', ' ', event.__name__).lower()
 
@@ -158,7 +174,9 @@ def times(number: int) -> str:
 
 def sessions_of(request: Any) -> list[DynamoDBSession]:
     """The sessions that a request asked for; none is loaded."""
-    sessions = [life.session for life in lives_of(request).values()]
+    sessions = [
+        lifecycle.session for lifecycle in lifecycles_of(request).values()
+    ]
     # a subrequest has that of its parent
     shared = vars(request).get('session')
     if not sessions and isinstance(shared, DynamoDBSession):
@@ -179,25 +197,30 @@ class DynamoDBSessionPanel(DebugPanel):
 
     @property
     def nav_subtitle(self) -> str:
-        """The number of calls, in the panel's tab."""
-        number = sum(len(notes.calls) for notes in self._notes())
-        return f'{number} call{"" if number == 1 else "s"}'
+        """The number of calls and the wait, in the panel's tab."""
+        reports = self._reports()
+        number = sum(len(report.calls) for report in reports)
+        calls = f'{number} call{"" if number == 1 else "s"}'
+        waited = sum(report.waited for report in reports)
+        return f'{calls}, waited {waited * 1000:,.0f} ms' if waited else calls
 
     def render_vars(self, request: Any) -> dict[str, Any]:
         # not earlier: the last call may come after the toolbar
-        return {'sessions': self._notes(), 'limit': ITEM_LIMIT}
+        return {'sessions': self._reports(), 'limit': ITEM_LIMIT}
 
-    def _notes(self) -> list[Notes]:
-        return [Notes(session) for session in sessions_of(self._request)]
+    def _reports(self) -> list[SessionReport]:
+        return [
+            SessionReport(session) for session in sessions_of(self._request)
+        ]
 
 
 def listen(config: Any) -> None:
-    """Subscribe in the application: notes are taken only for somebody."""
+    """Subscribe in the application, so that its requests are recorded."""
     config.add_subscriber(ignore, SessionEvent)
 
 
 def ignore(event: SessionEvent) -> None:
-    """What has happened is in the notes."""
+    """The panel reads the recorder, not the event."""
 
 
 def includeme(config: Any) -> None:

@@ -1,8 +1,8 @@
 """The coverage-guided fuzzer; it needs atheris, which the tests don't.
 
 ``python -m tests.fuzz cookie -max_total_time=600 tests/fuzz/corpus/cookie``;
-or ``item``. What follows the name of the target is for libFuzzer, which adds
-to the first directory what it finds.
+``item``, ``reply`` or ``serializer``. What follows the name of the target is
+for libFuzzer, which adds to the first directory what it finds.
 """
 
 import sys
@@ -10,7 +10,10 @@ import sys
 import atheris
 
 with atheris.instrument_imports(
-    include=['json', 'pyramid_dynamodb_session', 'webob.cookies']
+    include=[
+        *('http.client', 'json'),
+        *('pyramid_dynamodb_session', 'webob.cookies'),
+    ]
 ):
     from tests.fuzz import targets
 

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import Any
 
+import boto3
+from botocore.exceptions import ClientError, ResponseStreamingError
 from pyramid.request import Request
 
 from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
-from pyramid_dynamodb_session.curl import BINARY_DECODER
-from pyramid_dynamodb_session.encryption import Cipher
-from pyramid_dynamodb_session.item import (
+from pyramid_dynamodb_session.dynamodb._http import read_response
+from pyramid_dynamodb_session.dynamodb._replies import (
+    BINARY_DECODER,
+    ReplyReader,
+)
+from pyramid_dynamodb_session.serializer import (
+    DECODERS,
+    JSONSerializer,
+    changed_by_storing,
+)
+from pyramid_dynamodb_session.serializer import decode as decode_json
+from pyramid_dynamodb_session.settings import FactorySettings
+from pyramid_dynamodb_session.store.encryption import Cipher
+from pyramid_dynamodb_session.store.item import (
     PAYLOAD_LIMIT,
     CorruptItem,
     ItemCodec,
     saved_by,
 )
-from pyramid_dynamodb_session.locking import (
+from pyramid_dynamodb_session.store.locks import (
     holder_of,
     is_living,
     taken_over_at,
 )
-from pyramid_dynamodb_session.serializer import JSONSerializer
-from pyramid_dynamodb_session.serializer import decode as decode_json
-from pyramid_dynamodb_session.settings import FactorySettings
 
 ID = 'i' * 43
 NAME = 'fuzz-' + 'n' * 43
@@ -32,10 +43,14 @@ KEYS = (b'1' * 32, b'2' * 32)
 PLAIN = SessionCookie(FactorySettings())
 SIGNED = SessionCookie(FactorySettings(secret=('s' * 32, 't' * 32)))
 CIPHER = Cipher(KEYS)
+SERIALIZER = JSONSerializer()
+TAGS = sorted({*DECODERS} - {'~tuple'})
 CODECS = (
     ItemCodec(JSONSerializer()),
     ItemCodec(JSONSerializer(), KEYS),
 )
+
+READER = ReplyReader(boto3.client('dynamodb', 'us-west-2'), 4)
 
 #: How the bytes after the first become ``SessionItems``.
 WAYS: tuple[Callable[[bytes], dict[str, Any]], ...] = (
@@ -79,6 +94,25 @@ def item(data: bytes) -> None:
         decode(reply)
 
 
+def serializer(data: bytes) -> None:
+    """Read what may be a session: what comes back as it was, or ValueError.
+
+    The first byte chooses whether the rest is read as a tag's value.
+    """
+    tag, rest = data[:1], data[1:]
+    if tag and tag[0] < len(TAGS):
+        rest = f'{{"{TAGS[tag[0]]}":'.encode() + rest + b'}'
+    try:
+        found = SERIALIZER.loads(rest)
+        written = SERIALIZER.dumps(found)
+    except (RecursionError, ValueError):
+        return
+    assert SERIALIZER.dumps(SERIALIZER.loads(written)) == written
+    # only by hand is there a tuple that is in no set
+    if b'tuple' not in data:
+        assert changed_by_storing(found) == []
+
+
 def decode(item: dict[str, Any]) -> None:
     for codec in CODECS:
         try:
@@ -96,3 +130,30 @@ def decode(item: dict[str, Any]) -> None:
             pass
     taken_over_at(item)
     saved_by(item)
+
+
+def reply(data: bytes) -> None:
+    """Read a response and what it says: a reply, or a typed error.
+
+    The first byte says in which pieces the others arrive.
+    """
+    size, sent = (*data[:1], 0)[0] + 1, data[1:]
+    pieces = iter(range(0, len(sent), size))
+
+    def receive() -> bytes:
+        start = next(pieces, len(sent))
+        return sent[start : start + size]
+
+    try:
+        response = read_response(receive(), receive)
+    except (ConnectionError, HTTPException):
+        return
+    assert 200 <= response.status <= 999
+    assert response.body in sent or b'chunked' in sent.lower()
+    assert all(name == name.lower() for name in response.headers)
+    try:
+        found = READER.reply('GetItem', response, 0)
+    except (ClientError, ResponseStreamingError) as error:
+        assert len(str(error)) < len(data) + 200
+    else:
+        assert found['ResponseMetadata']['HTTPStatusCode'] == 200

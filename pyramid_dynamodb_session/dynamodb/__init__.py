@@ -1,0 +1,1 @@
+"""Calls to DynamoDB; nothing here knows of a session."""

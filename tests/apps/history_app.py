@@ -1,0 +1,71 @@
+"""Views for histories, and a store whose protocol can be broken.
+
+Include it besides the application of the tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.request import Request
+
+from pyramid_dynamodb_session import store
+from pyramid_dynamodb_session.store import DynamoDBSessionStore
+from pyramid_dynamodb_session.store.expressions import UNLOCK
+from tests.apps.views import add_views, hold
+
+ANY = 'attribute_exists(Ver)'
+
+
+def unlock_any(
+    self: Any, session_id: str, lock_id: str, *, record: Any = None
+) -> None:
+    """Release whatever lock there is, whoever holds it."""
+    name = self._name(session_id)
+    self._update(name, self._expiry(record), ANY, {}, more=UNLOCK)
+    self._locks.leave_holder(name, lock_id)
+
+
+#: What each breakage puts in the place of what.
+BREAKAGES: dict[str, tuple[Any, str, Any]] = {
+    # a save that is refused counts as saved, whoever took the lock over
+    'no fencing count': (
+        store,
+        'lock_not_taken_over',
+        lambda lock, item: True,
+    ),
+    # whoever once held the lock saves
+    'no token check': (store, 'lock_condition', lambda lock_id: (ANY, {})),
+    # whoever once held the lock unlocks
+    'unconditional unlock': (
+        DynamoDBSessionStore,
+        'release_item_exclusive',
+        unlock_any,
+    ),
+}
+SOUND = {
+    (thing, name): getattr(thing, name)
+    for thing, name, _ in BREAKAGES.values()
+}
+
+
+def break_protocol(request: Request) -> Any:
+    """Break it as ``how`` says; mend it first, and only, if that is empty."""
+    for (thing, name), sound in SOUND.items():
+        setattr(thing, name, sound)
+    how = request.params['how']
+    if how:
+        setattr(*BREAKAGES[how])
+    return {'broken': how}
+
+
+def peek(request: Request) -> Any:
+    """Read the tokens, and hold the lock for a while."""
+    tokens = request.session.get('tokens', [])
+    hold(request)
+    return {'tokens': tokens}
+
+
+def includeme(config: Configurator) -> None:
+    add_views(config, break_protocol, peek)
