@@ -208,7 +208,13 @@ LATE = FaultRates(
     attempt=0.2,
     weights={'late': 1, 'duplicate': 2, 'reply lost': 0.5, 'slow': 0.5},
 )
-PROFILES = (Profile(), Profile(faults=LATE, kills=0, stops=0))
+#: Holders that are robbed, and timeouts that are adjusted.
+KINDS = {**Profile().kinds, 'login': 12, 'adjust timeout': 6, 'read_only': 16}
+PROFILES = (
+    Profile(),
+    Profile(faults=LATE, kills=0, stops=0),
+    Profile(kinds=KINDS, stops=0.1, long_holds=0.1),
+)
 
 
 def find(breakage: Breakage, histories: int = 30, seed: int = 0) -> str | None:

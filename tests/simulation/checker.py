@@ -458,6 +458,9 @@ class Checker:
     def _renewed(self, call: Call, name: str, lock: HeldLock) -> None:
         now = self.world.now
         lock.renewed = now
+        if call.process is not lock.process:
+            text = f'{call.process} renewed {short(name)} of {lock.process}'
+            self.violation('renewed by another', text, name)
         if lock.dead_since is None:
             return
         if call.ended is not None:
