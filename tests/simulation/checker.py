@@ -322,7 +322,7 @@ class Checker:
         old = self.data(name)
         if new is None:
             if old is not None:
-                self._ended(call, name)
+                self._ended(call, name, item or {})
             return
         if item is not None and (old is None or new.payload != old.payload):
             self._check_expiry(name, item)
@@ -394,9 +394,13 @@ class Checker:
             text = f'{short(name)} expires too early, in {expires}'
             self.violation('timeout shrunk', text, name)
 
-    def _ended(self, call: Call, name: str) -> None:
+    def _ended(self, call: Call, name: str, item: Item) -> None:
         self.history[name].append((self.world.now, None))
         self.ended[name] = self.world.now
+        if call.faults and 'Ended' in item:
+            # a late end says when it was sent
+            sent = float(item['Ended']['N'])
+            self.ended[name] = min(sent, self.world.now)
         request: Request | None = call.request
         if request is None:
             self.violation('ended by nobody', short(name), name)
