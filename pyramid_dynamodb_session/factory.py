@@ -173,16 +173,8 @@ class RequestLifecycle:
         request.add_finished_callback(self._end)
 
     def _recorder_for(self, request: Any) -> Recorder:
-        reference = self._request
-
-        def request_line() -> str:
-            """The method and the path."""
-            request = reference()
-            return f'{request.method} {request.path}' if request else ''
-
-        if is_listened(request):
-            return RequestRecorder(request_line, reference)
-        return Recorder(request_line)
+        kind = RequestRecorder if is_listened(request) else Recorder
+        return kind(self._request)
 
     def _begin(self) -> None:
         """Before the session is loaded: see to it that it will be saved."""
@@ -279,7 +271,8 @@ class RequestLifecycle:
                 'had run: changes to it are not saved',
                 self._recorder.request_line(),
             )
-        self.give_up(request, 'the request has ended')
+        if not self._is_finished:
+            self.give_up(request, 'the request has ended')
         reference = ANSWERED.get()
         if reference is not None and reference() is request:
             ANSWERED.set(None)

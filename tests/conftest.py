@@ -58,6 +58,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=180,
         help='how long pytest -m soak takes (default: 180)',
     )
+    parser.addoption(
+        '--simulated-requests',
+        type=int,
+        default=1_000_000,
+        help='how many pytest -m soak simulates (default: 1000000)',
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -76,6 +76,38 @@ def test_any_cookie_is_an_id_or_none(
     targets.cookie(before + b'session=' + value + after)
 
 
+json_texts = st.recursive(
+    st.integers().map(str)
+    | st.sampled_from(['null', 'true', '1.5', 'NaN', '"\\ud800"', '""'])
+    | st.text().map(json.dumps)
+    | st.sampled_from(
+        [
+            *('"2026-11-21"', '"2026-11-21T14:05:00+01:00[Europe/Berlin]"'),
+            *('"14:05:00"', '[1,2,3]', '"12.50"', '"AP8="'),
+        ]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda texts: f'[{",".join(texts)}]')
+        | st.builds(
+            '{{"{}":{}}}'.format,
+            st.sampled_from([*targets.TAGS, '~tuple', '~~date', 'a']),
+            inner,
+        )
+    ),
+)
+
+
+@quickly(300)
+@given(
+    st.integers(0, len(targets.TAGS)),
+    json_texts.map(str.encode) | st.binary(max_size=20),
+)
+def test_any_data_is_malformed_or_stays_as_it_is(
+    tag: int, data: bytes
+) -> None:
+    targets.serializer(bytes([tag]) + data)
+
+
 class Refusing:
     """A client that refuses all calls."""
 

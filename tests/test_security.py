@@ -870,7 +870,6 @@ def documented(page: str, index: int) -> dict[str, Any]:
 
 
 POLICIES = {
-    'README': lambda: documented('README.rst', 0),
     'docs': lambda: documented('docs/permissions.rst', 0),
     'docs, one application': lambda: documented('docs/permissions.rst', 2),
     'command': lambda: policy('runtime', ARN, 'shop'),
@@ -935,7 +934,7 @@ def test_policy_of_one_application_denies_the_others(
 def test_policy_of_the_web_servers_makes_no_table(client: Any) -> None:
     missing = 'Missing-' + secrets.token_hex(4)
     store = DynamoDBSessionStore(
-        Guarded(client, POLICIES['README']()), table=missing
+        Guarded(client, POLICIES['docs']()), table=missing
     )
     with pytest.raises(ConfigurationError, match='IAM policy'):
         store.initialize()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,20 +55,7 @@ def make_server(port: int) -> Any:
     when the port is in use.
     """
     try:
-        from moto.server import DomainDispatcherApplication, create_backend_app
-        from werkzeug.serving import make_server
-    except ImportError as error:
-        raise ConfigurationError(
-            'the embedded DynamoDB needs moto: '
-            'pip install "pyramid_dynamodb_session[local]"'
-        ) from error
-    # it logs each request that it serves
-    logging.getLogger('werkzeug').setLevel(logging.ERROR)
-    app = DomainDispatcherApplication(create_backend_app)
-    try:
-        return make_server(
-            '127.0.0.1', port, local.one_at_a_time(app), threaded=True
-        )
+        return local.make_server(port)
     except (OSError, SystemExit) as error:
         raise ConfigurationError(
             f'port {port} can not be listened on; is it in use? Give another '

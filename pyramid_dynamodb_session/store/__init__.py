@@ -7,7 +7,8 @@ import functools
 import logging
 import secrets
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from .._recorder import Recorder, SessionSnapshot
 from ..dynamodb.calls import Calls, ConditionFailed, Item
@@ -29,6 +30,7 @@ from .expressions import (
     DATA,
     LOCK,
     NOT_ENDED,
+    OWNED,
     PRESENT,
     lock_held,
     overhead,
@@ -54,7 +56,11 @@ from .item import (
 )
 from .locks import Locks, Save, VersionChanged
 from .outcome import Outcome, outcome_of_optimistic
+from .owners import OwnedSession, OwnedSessions, required_index
 from .purge import Purge
+
+if TYPE_CHECKING:
+    from ..session import DynamoDBSession
 
 log = logging.getLogger(__name__)
 
@@ -188,16 +194,20 @@ class DynamoDBSessionStore:
 
         The provider's ``SetAndReleaseItemExclusive``.
         """
-        name = self._name(session_id)
         if new_item:
+            name = self._name(session_id)
             record = record or self.create_new_store_data()
             payload = payload or self.dumps(items)
             data = self._data(name, items, payload, record)
             self._put(self._new_item(name, data, record))
             return
         lock_id = str(lock_id)
+        held = self._locks.held(lock_id)
+        name = self._name(session_id) if held is None else held.name
         try:
-            record = record or self._locked_record(name, lock_id)
+            if record is None and held is not None:
+                record = held.record
+            record = record or self._locked_record(name)
             payload = payload or self.dumps(items)
             save = self._save_of(name, items, payload, record, lock_id)
         except (SessionSerializationError, SessionTooLarge):
@@ -264,6 +274,58 @@ class DynamoDBSessionStore:
         for _ in purge.run():
             pass
         return purge.deleted
+
+    # -- the sessions of an owner ----------------------------------------
+
+    def sessions_of(self, owner: str) -> Iterator[OwnedSession]:
+        """The living sessions of an `owner`, without their data.
+
+        From the index ``owner_index``, which follows the table within about
+        a second. Raises :class:`pyramid.exceptions.ConfigurationError`
+        without that setting.
+        """
+        return iter(self._owned(owner))
+
+    def remove_sessions_of(
+        self, owner: str, keep: DynamoDBSession | None = None
+    ) -> int:
+        """End all sessions of an `owner`; return how many that were.
+
+        Each leaves a tombstone, as :meth:`remove_item` does, so that requests
+        on their way store nothing. It asks the index until that has shown
+        none for a second, and so takes a second at least; a hundred sessions
+        a second are ended. A session that gets this owner while it runs may
+        be ended or not: change the password first.
+
+        :param keep: a session that stays, such as ``request.session``.
+        """
+        return max(self.end_sessions_of(owner, keep), default=0)
+
+    def end_sessions_of(
+        self, owner: str, keep: DynamoDBSession | None = None
+    ) -> Iterator[int]:
+        """As :meth:`remove_sessions_of`; yields the number as it goes."""
+        kept = None if keep is None else keep.session_id
+        name = None if kept is None else self._name(kept)
+        return self._owned(owner).end(name)
+
+    def hashed_owner(self, owner: str) -> str:
+        """What ``Owner`` is for an `owner`.
+
+        Raises :class:`pyramid.exceptions.ConfigurationError` without
+        ``owner_index``.
+        """
+        required_index(self.settings.owner_index)
+        return self._name(owner)
+
+    def _owned(self, owner: str) -> OwnedSessions:
+        hashed = self.hashed_owner(owner)
+
+        def tombstone() -> dict[str, Any]:
+            return self._tombstone(None, owner=hashed)
+
+        index = required_index(self.settings.owner_index)
+        return OwnedSessions(self._calls, self.table, index, hashed, tombstone)
 
     # -- what a living request needs besides -----------------------------
 
@@ -524,11 +586,8 @@ class DynamoDBSessionStore:
 
     # -- saving ----------------------------------------------------------
 
-    def _locked_record(self, name: str, lock_id: str) -> SessionRecord:
-        """The session under a lock, which another process may have taken."""
-        held = self._locks.held(lock_id)
-        if held is not None:
-            return held.record
+    def _locked_record(self, name: str) -> SessionRecord:
+        """The session under a lock that another process has taken."""
         item = self._calls.read(name, ConsistentRead=True)
         try:
             found = self._found(name, item)
@@ -545,24 +604,11 @@ class DynamoDBSessionStore:
         lock_id: str,
     ) -> Save:
         data = self._data(name, items, payload, record)
-        receipts = record.receipts
-        if receipts:
+        if record.receipts:
             # the list that an optimistic save has begun has no holes
-            lock = LockId.parse(lock_id)
-            receipt = lock.token[:RECEIPT_LENGTH] if lock else '-'
-            data['SavedBy'] = remembered(receipt, receipts, RECEIPTS)
-            receipts = data['SavedBy']['S'].split()
-        saved = dataclasses.replace(
-            record,
-            items={},
-            lock_id=None,
-            expires=int(data['Expires']['N']),
-            version=record.version + 1,
-            receipts=receipts,
-            payload=payload,
-            attribute=data['SessionItems'],
-        )
-        return Save(data, self._owner_removed(record), saved)
+            receipt = LockId.parse(lock_id).token[:RECEIPT_LENGTH]
+            data['SavedBy'] = remembered(receipt, record.receipts, RECEIPTS)
+        return Save(data, self._owner_removed(record), record, payload)
 
     def _put(self, item: Item) -> None:
         """Create an item; one that is there is our own, its reply lost."""
@@ -586,7 +632,10 @@ class DynamoDBSessionStore:
         }
 
     def _tombstone(
-        self, lock_id: str | None, record: SessionRecord | None = None
+        self,
+        lock_id: str | None,
+        record: SessionRecord | None = None,
+        owner: str | None = None,
     ) -> dict[str, Any]:
         """The update that ends a session.
 
@@ -595,6 +644,7 @@ class DynamoDBSessionStore:
             end for certain.
         :param record: the session that must be unchanged, if there is no
             `lock_id`.
+        :param owner: the ``Owner`` that it must have.
         """
         now = self._calls.now()
         attributes: Item = {
@@ -605,10 +655,12 @@ class DynamoDBSessionStore:
         names = {}
         removed: tuple[str, ...] = DATA
         if lock_id is not None:
-            condition, values = lock_held(lock_id)
+            condition, values = lock_held(LockId.parse(lock_id))
             removed = DATA + LOCK
         elif record is not None:
             condition, values = unchanged(record, time.time())
+        elif owner is not None:
+            condition, values = OWNED, {':owner': {'S': owner}}
         else:
             condition = f'{PRESENT} AND {NOT_ENDED}'
             names = {'#key': self.table.key_name}

@@ -62,6 +62,7 @@ class HeldLock:
 
     name: str
     lock: LockId
+    lock_id: str
     record: SessionRecord
     date: int
     confirmed_at: float
@@ -73,10 +74,6 @@ class HeldLock:
     owner: weakref.ref[Any] | None = None
     #: a renewal is on its way
     is_being_renewed: bool = False
-
-    @property
-    def lock_id(self) -> str:
-        return str(self.lock)
 
     def age(self) -> float:
         """Seconds since DynamoDB has confirmed it."""
@@ -94,6 +91,7 @@ class HeldLock:
         return HeldLock(
             self.name,
             self.lock,
+            self.lock_id,
             self.record,
             self.date,
             self.confirmed_at,
@@ -231,6 +229,8 @@ class LeaseRenewer:
             if self._idle > 6:
                 self._idle = 0
                 self._is_running = False
+                # a lock that came meanwhile may have seen it running
+                self._is_running = bool(self._held)
             return self._is_running
 
     def _renew_due(self) -> None:
