@@ -238,6 +238,21 @@ class RequestLifecycle:
         ):
             timeout = work.record.timeout if work.used else None
             cookie.write(request, response, session_id, timeout)
+            self._warn_of_shared_cache(request, response)
+
+    def _warn_of_shared_cache(self, request: Any, response: Any) -> None:
+        """A cache that keeps the cookie hands it to other visitors."""
+        cache_control = response.headers.get('Cache-Control', '')
+        if 'public' in cache_control or 's-maxage' in cache_control:
+            route = getattr(request, 'matched_route', None)
+            log.warning(
+                '%s (route %s): the response carries a session cookie, and '
+                'its Cache-Control (%s) lets shared caches give it to other '
+                'visitors; use the session in no view that is cached publicly',
+                self._recorder.request_line(),
+                route and route.name,
+                cache_control,
+            )
 
     def saves(self, request: Any) -> bool:
         """Whether this attempt counts, so that changes may be saved."""

@@ -1197,3 +1197,33 @@ def test_requests_beside_a_prepared_one_have_their_own_sessions(
         for another in (browser, app.browser()):
             assert another.get('/count').json == {'n': 1}
             assert app.stored(another) == {'n': 1}
+
+
+# -- shared caches -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('cache_control', 'warns'),
+    [
+        ('public, max-age=60', True),
+        ('s-maxage=60', True),
+        ('private, max-age=60', False),
+        ('', False),
+    ],
+)
+def test_cookie_in_a_response_for_shared_caches_is_warned_of(
+    cache_control: str,
+    warns: bool,
+    app: SmallApp,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def cached(request: Any) -> Any:
+        request.session['n'] = 1
+        if cache_control:
+            request.response.headers['Cache-Control'] = cache_control
+        return {}
+
+    app.add(cached)
+    app.open().get('/cached')
+    told = 'GET /cached (route cached): the response carries' in caplog.text
+    assert told == warns

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 from tests.simulation import exhaustive
 from tests.simulation.breakages import (
     BREAKAGES,
