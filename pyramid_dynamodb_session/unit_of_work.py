@@ -294,6 +294,7 @@ class UnitOfWork:
         except SessionError as error:
             self.close('saving it has failed')
             self._mark(error)
+            self._explain(error)
             self._report_failure(error, start)
             raise
         finally:
@@ -433,6 +434,7 @@ class UnitOfWork:
             self.release()
             self.close('the transaction was aborted')
             self._mark(error)
+            self._explain(error)
             self._report_failure(error, start)
             raise
         finally:
@@ -531,6 +533,17 @@ class UnitOfWork:
             error.add_message(
                 'the transaction of the database had been committed before'
             )
+
+    def _explain(self, error: SessionError) -> None:
+        """Say in the log why a lock was not renewed."""
+        if isinstance(error, SessionLockLost) and not self.is_overtaken:
+            seconds = self._store.standstill_since(self._started_at)
+            if seconds:
+                error.add_message(
+                    f'nothing else ran in this process for {seconds:.1f} '
+                    'seconds, so its lock was not renewed: it was suspended, '
+                    'or a view computed for so long under gevent'
+                )
 
     def _report_failure(self, error: SessionError, start: float) -> None:
         if not isinstance(error, LOGGED_OR_USUAL):

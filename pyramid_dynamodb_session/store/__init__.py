@@ -555,6 +555,14 @@ class DynamoDBSessionStore:
         """
         self._locks.renew_while_alive(owner, lock_id)
 
+    def standstill_since(self, moment: float) -> float:
+        """Seconds for which nothing else could run; 0 for none worth it.
+
+        That is why a lock was lost, if it ended after a `moment` on the
+        monotonic clock.
+        """
+        return self._locks.standstill_since(moment)
+
     def ended_lately(self, ended: EndedSession, seconds: float) -> bool:
         """Whether a session ended within so many `seconds`."""
         return self._calls.now() - ended.at <= seconds

@@ -201,6 +201,10 @@ class LeaseRenewer:
         self._is_running = False
         self._idle = 0
         self._held: dict[str, HeldLock] = {}
+        #: when the thread was last awake, on the monotonic clock
+        self._awake_at = 0.0
+        #: when it last slept for far too long, and for how long
+        self._standstill = (0.0, 0.0)
 
     def add(self, held: HeldLock) -> None:
         """Renew a lock from now on, for as long as its owner is alive."""
@@ -212,10 +216,22 @@ class LeaseRenewer:
         """Renew a lock no more."""
         self._held.pop(held.lock_id, None)
 
+    def standstill_since(self, moment: float) -> float:
+        """Seconds for which no other thread could run; 0 for none.
+
+        Only where that ended after a `moment` on the monotonic clock, and
+        was too long for locks to be renewed. The process was suspended; or
+        under gevent, a request has computed for so long.
+        """
+        self._look_for_standstill()
+        end, seconds = self._standstill
+        return seconds if end > moment else 0
+
     def _start(self) -> None:
         with self._mutex:
             if self._is_running:
                 return
+            self._awake_at = time.monotonic()
             self._is_running = True
         if not start_thread(self._run):
             # the next lock tries again
@@ -224,7 +240,15 @@ class LeaseRenewer:
     def _run(self) -> None:
         while self._is_needed():
             time.sleep(self._lease / 6)
+            self._look_for_standstill()
+            self._awake_at = time.monotonic()
             self._renew_due()
+
+    def _look_for_standstill(self) -> None:
+        now = time.monotonic()
+        seconds = now - self._awake_at
+        if self._is_running and seconds > self._lease / 2:
+            self._standstill = (now, seconds)
 
     def _is_needed(self) -> bool:
         """False, and the thread is over, after a lease with nothing held."""

@@ -441,6 +441,10 @@ class Locks:
             held.owner = weakref.ref(owner)
             self._process.get().renewer.add(held)
 
+    def standstill_since(self, moment: float) -> float:
+        """Seconds for which no lock of this process could be renewed."""
+        return self._process.get().renewer.standstill_since(moment)
+
     # -- give back -------------------------------------------------------
 
     @contextmanager
