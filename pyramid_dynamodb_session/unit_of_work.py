@@ -15,6 +15,7 @@ from typing import Any
 
 from ._recorder import Recorder
 from .errors import (
+    NOT_COMMITTED,
     SessionClosed,
     SessionConflict,
     SessionDisabled,
@@ -104,11 +105,11 @@ class UnitOfWork:
         self.used = False
         #: whether the expiry slid in this request
         self.slid = False
-        #: whether a database has committed together with this request
-        self.is_committed = False
+        #: what became of the request's transaction; see the errors'
+        self.transaction = NOT_COMMITTED
         #: it was ended, by another request, while this one was on its way
         self.is_overtaken = False
-        self._failure: SessionError | None = None
+        self._failure: SessionResponseError | None = None
         self._is_busy = False
         self._pid = os.getpid()
         self._started_at = started_at or time.monotonic()
@@ -168,6 +169,7 @@ class UnitOfWork:
                 f'the session can not be loaded any more: {self.closed}'
             )
         if self._failure is not None:
+            self._mark(self._failure)
             raise self._failure
         return self._load()
 
@@ -218,10 +220,11 @@ class UnitOfWork:
         start = time.monotonic()
         try:
             found = self._find()
-        except SessionError as error:
+        except SessionResponseError as error:
             if isinstance(error, SessionStoreUnavailable):
                 error.outcome = 'not saved'
             self._failure = error
+            self._mark(error)
             self._report_failure(error, start)
             raise
         finally:
@@ -273,7 +276,7 @@ class UnitOfWork:
         start = time.monotonic()
         try:
             self._persist(items, start)
-        except SessionError as error:
+        except SessionResponseError as error:
             self.close('saving it has failed')
             self._mark(error)
             self._report_failure(error, start)
@@ -411,7 +414,10 @@ class UnitOfWork:
         start = time.monotonic()
         try:
             self._prepare(self.read())
-        except SessionError as error:
+        except SessionResponseError as error:
+            if isinstance(error, SessionStoreUnavailable):
+                # nothing but the lock was to be written
+                error.outcome = 'not saved'
             self.release()
             self.close('the transaction was aborted')
             self._mark(error)
@@ -426,7 +432,7 @@ class UnitOfWork:
         changed = self._must_save or payload != record.payload
         if not (changed or self._must_move):
             return
-        if self.is_overtaken and items:
+        if self.is_overtaken and (items or self._must_save):
             raise lock_lost()
         session_id = self._id or ''
         self._store.check_size(session_id, items, payload, record)
@@ -501,21 +507,18 @@ class UnitOfWork:
 
     # -- report ----------------------------------------------------------
 
-    def _mark(self, error: SessionError) -> None:
-        """Say that the request may be run again, unless something stands."""
-        if not self.is_committed:
-            can_succeed = not self.is_overtaken
-            if can_succeed and isinstance(
-                error, (SessionLockLost, SessionConflict)
-            ):
-                mark_error_retryable(error)
-        elif isinstance(error, SessionResponseError):
-            error.add_message(
-                'the transaction of the database had been committed before'
-            )
+    def _mark(self, error: SessionResponseError) -> None:
+        """Say that the request may be run again, or what of it stands."""
+        if self.transaction != NOT_COMMITTED:
+            error.tell_of_transaction(self.transaction)
+        elif not self.is_overtaken and isinstance(
+            error, (SessionLockLost, SessionConflict)
+        ):
+            mark_error_retryable(error)
 
     def _report_failure(self, error: SessionError, start: float) -> None:
-        if not isinstance(error, LOGGED_OR_USUAL):
+        is_usual = isinstance(error, LOGGED_OR_USUAL)
+        if not is_usual or self.transaction != NOT_COMMITTED:
             log.warning(
                 '%s: %s', self.recorder.request_line() or 'a request', error
             )
