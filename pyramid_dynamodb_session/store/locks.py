@@ -517,7 +517,7 @@ class Locks:
         condition, values = lock_held(lock)
         parameters = update(
             # of unknown age and timeout, it slides by nothing
-            self._expiry.attributes(record) if record else {},
+            self._expiry.attributes_of_save(record) if record else {},
             condition,
             values,
             remove=LOCK,
