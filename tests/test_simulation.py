@@ -14,6 +14,9 @@ from tests.simulation.loading import Breakage
 from tests.simulation.run import Profile, Statistics, run
 from tests.support.servers import ROOT
 
+# no engine takes part: once is enough
+pytestmark = pytest.mark.engines('moto', reason='no engine takes part')
+
 #: Requests of one history, and histories of one test.
 CHUNK = 300
 HISTORIES = 7
