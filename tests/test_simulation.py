@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from tests.support.servers import ROOT
 from tests.simulation import exhaustive
 from tests.simulation.breakages import BREAKAGES, PROFILES, find
 from tests.simulation.loading import Breakage
 from tests.simulation.run import Profile, Statistics, run
+from tests.support.servers import ROOT
 
 #: Requests of one history, and histories of one test.
 CHUNK = 300
