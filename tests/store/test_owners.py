@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import random
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +26,7 @@ from pyramid_dynamodb_session.store.item import hash_key
 from pyramid_dynamodb_session.store.owners import OwnedSession
 from pyramid_dynamodb_session.unit_of_work import UnitOfWork
 from tests.support.clients import CountingClient, Interposed
+from tests.support.docs_pages import ROOT
 from tests.support.sessions import seconds
 from tests.support.together import together
 
@@ -671,3 +675,110 @@ def test_throttling_without_end_is_an_error(
     wire = Interposed(client, update_item=Throttled(client.update_item, 9))
     with pytest.raises(SessionStoreUnavailable):
         make_store(wire).remove_sessions_of('anna')
+
+
+# -- what it costs -------------------------------------------------------
+
+
+class Billed:
+    """A client that adds up the write units of the item and of the index."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.units = (0, 0)
+
+    def __getattr__(self, name: str) -> Any:
+        operation = getattr(self._client, name)
+        if name not in ('put_item', 'update_item', 'transact_write_items'):
+            return operation
+
+        def call(**parameters: Any) -> Any:
+            reply = operation(**parameters, ReturnConsumedCapacity='INDEXES')
+            consumed = reply['ConsumedCapacity']
+            parts = consumed if isinstance(consumed, list) else [consumed]
+            indexes = [
+                part.get('GlobalSecondaryIndexes', {}) for part in parts
+            ]
+            self.units = (
+                sum(int(part['Table']['CapacityUnits']) for part in parts),
+                sum(
+                    int(index['CapacityUnits'])
+                    for each in indexes
+                    for index in each.values()
+                ),
+            )
+            return reply
+
+        return call
+
+
+def incompressible(size: str) -> str:
+    """What makes an item of nearly so many KB."""
+    length = int(float(size.removesuffix(' KB')) * 1000) - 400
+    return base64.b64encode(random.Random(size).randbytes(length)).decode()
+
+
+def bills(
+    store: DynamoDBSessionStore, size: str, owner: str | None
+) -> list[tuple[str, tuple[int, int]]]:
+    """What each call of a session is billed, as the page on cost calls it."""
+    billed = store.client
+    bills = []
+
+    def bill(title: str) -> None:
+        bills.append((title, billed.units))
+
+    session = opened(store)
+    session['data'] = incompressible(size)
+    if owner:
+        session.owner = owner
+    session.persist()
+    session_id = session.session_id
+    bill('created, with an owner')
+    saved = 'saved, or released'
+    slid = 'the same, and the expiry slides: once in ``touch_interval``'
+    for title, behind in ((saved, 10), (slid, 90)):
+        for use in (change_data, only_read):
+            plant(store, session_id, Expires=seconds(1200 - behind))
+            session = opened(store, session_id)
+            session.get('n')
+            bill('locked')
+            use(session)
+            session.persist()
+            bill(title)
+    session = opened(store, session_id)
+    session.regenerate_id()
+    session.persist()
+    bill('``regenerate_id()``: the transaction')
+    session = opened(store, session.session_id)
+    session.invalidate()
+    session.persist()
+    bill('ended')
+    return bills
+
+
+@pytest.mark.engines('dynoxide', reason='its capacity figures are exact')
+@pytest.mark.parametrize('owner', [None, 'anna'])
+@pytest.mark.parametrize('column', range(4))
+def test_units_are_those_of_the_page_on_cost(
+    column: int,
+    owner: str | None,
+    make_store: Callable[..., DynamoDBSessionStore],
+    client: Any,
+    table: str,
+) -> None:
+    page = (ROOT / 'docs/cost.rst').read_text().partition('* - Size of the')
+    rows = re.findall(r'    \* - (.+)\n((?:      - \d+ \+ \d+\n)+)', page[2])
+    documented = {
+        title: re.findall(r'- (\d+) \+ (\d+)', cells)[column]
+        for title, cells in rows
+    }
+    on_table = {} if owner else {'table': table, 'owner_index': None}
+    store = make_store(Billed(client), **on_table)
+    found = bills(
+        store, page[2].split(' - ')[column + 1].split('\n')[0], owner
+    )
+    assert {title for title, _ in found} == documented.keys()
+    for title, units in found:
+        of_item, of_index = map(int, documented[title])
+        assert (title, units) == (title, (of_item, of_index if owner else 0))
