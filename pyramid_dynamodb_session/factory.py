@@ -106,18 +106,10 @@ class DynamoDBSessionFactory:
         return lifecycles[self]
 
     def _parent(self, request: Any) -> Any:
-        """The request of the same session that this one is a part of.
-
-        The outermost one, if the router made it: a request that a script or
-        a test has prepared is part of nothing, and answered by nobody.
-        """
-        parent = answered_request()
-        if (
-            parent is None
-            or parent is request
-            or not hasattr(parent, 'invoke_subrequest')
-            or parent.registry is not getattr(request, 'registry', None)
-            or self.cookie.read(parent) != self.cookie.read(request)
+        """The request of the same session that this one is a part of."""
+        parent = enclosing_request(request)
+        if parent is None or (
+            self.cookie.read(parent) != self.cookie.read(request)
         ):
             return None
         return parent
@@ -188,7 +180,7 @@ class RequestLifecycle:
         if self._begun is None:
             self._begun = time.monotonic()
             request.add_response_callback(self._respond)
-        transaction.join(request, self.work)
+        join_transaction(request, [self.work])
 
     def _respond(self, request: Any, response: Any) -> None:
         """Where the tween has not run, or the session was used after it."""
@@ -351,6 +343,29 @@ def outermost(request: Any) -> Any:
     return answered[0] if request in answered else request
 
 
+def enclosing_request(request: Any) -> Any:
+    """The outermost request that this one is a part of; None if it is that.
+
+    Only one that the router made: a request that a script or a test has
+    prepared is part of nothing, and answered by nobody.
+    """
+    parent = answered_request()
+    if (
+        parent is None
+        or parent is request
+        or not hasattr(parent, 'invoke_subrequest')
+        or parent.registry is not getattr(request, 'registry', None)
+    ):
+        return None
+    return parent
+
+
+def join_transaction(request: Any, works: list[UnitOfWork]) -> None:
+    """Have sessions vote in the transactions of the outermost request."""
+    outermost_request = enclosing_request(request) or request
+    transaction.join(request, outermost_request, works)
+
+
 def lifecycles_of(
     request: Any,
 ) -> dict[DynamoDBSessionFactory, RequestLifecycle]:
@@ -363,6 +378,10 @@ def lifecycles_of(
 def enter_state(request: Any, state: str | None) -> None:
     """Go on in the `state` of a view, which may be None for the default."""
     setattr(request, STATE, state)
+    if transaction.is_active(request):
+        join_transaction(
+            request, [found.work for found in lifecycles_of(request).values()]
+        )
     for factory, lifecycle in lifecycles_of(request).items():
         lifecycle.work.enter(factory.state(request), lifecycle.saves(request))
 

@@ -43,7 +43,7 @@ from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.store.encryption import Cipher
 from pyramid_dynamodb_session.store.item import ITEM_LIMIT, hash_key
 from pyramid_dynamodb_session.store.policy import policy
-from pyramid_dynamodb_session.toolbar import Notes
+from pyramid_dynamodb_session.toolbar import SessionReport
 from pyramid_dynamodb_session.unit_of_work import UnitOfWork
 from tests.apps.small_app import PREFIX, SmallApp, session_id
 from tests.apps.views import count, read
@@ -783,7 +783,7 @@ def test_nothing_secret_in_logs_reprs_errors_and_events(
     for session in seen:
         if isinstance(session, DynamoDBSession):
             # what the debug toolbar's panel is made of
-            notes = Notes(session)
+            notes = SessionReport(session)
             shown += [repr(vars(notes)), repr([notes.name, notes.keys])]
             shown += [repr(vars(session._work.recorder)), notes.lock]
     said = [str(warning.message) for warning in recwarn]
