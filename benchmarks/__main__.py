@@ -102,8 +102,7 @@ def parsed() -> argparse.Namespace:
 def earlier(path: Path | None) -> dict[str, Any]:
     if path is None or not path.exists():
         return {}
-    results: dict[str, Any] = json.loads(path.read_text())
-    return results
+    return report.of_contenders(json.loads(path.read_text()))
 
 
 def keep(results: dict[str, Any], path: Path | None) -> None:

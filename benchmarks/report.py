@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 from .apps import CONTENDERS
 
 Results = dict[str, Any]
-#: Where there is nothing to measure.
-NOTHING = '-'
+#: Where there is nothing to measure; a hyphen would begin a list.
+NOTHING = '\N{EN DASH}'
+#: The label of our own contenders is this and the transport.
+OURS = 'ours, '
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,6 @@ def survival(data: Any) -> Iterable[Table]:
 One browser sends 400 requests, 16 at a time, each of which adds one to a
 number in the session, and holds it for so long between reading and writing.
 """,
-        'survival',
     )
 
 
@@ -404,7 +406,7 @@ def bounds(results: Results) -> Iterable[Table]:
     ]
     if rows:
         yield Table(
-            'In short',
+            'Bounds',
             ['', 'meant to be', 'is'],
             rows,
             """
@@ -474,20 +476,144 @@ def tables(results: Results) -> list[Table]:
 PAGE = """\
 .. Written by ``python -m benchmarks``: change benchmarks/report.py instead.
 
-How does it compare?
-====================
+Benchmarks
+==========
 
-Measured on {date}: {machine}.
+{headline}
+How it was measured
+-------------------
 
-Ours, on both transports, beside those who do the same job, all in one run:
-each contender is a process of its own, and they take short turns, so that
-whatever else the machine did hit them all. It was not idle: trust the ratios.
-The absolute figures are those of one small machine, and of dynoxide, a
-DynamoDB that answers at once. How to run it, and what each figure means in
-detail, is said in ``benchmarks/README.rst``. All figures are in
-:download:`results.json <_static/benchmarks/results.json>`.
+On {date}: {machine}.
+
+This package, on both transports, beside others that do the same job, all in
+one run. Each contender is a process of its own, and they take short turns, so
+that other load on the machine affects all of them. The machine was not idle:
+trust the ratios. The absolute figures are those of one small machine, and of
+dynoxide, a DynamoDB that answers at once. How to run the benchmarks, and what
+each figure means in detail, is told in ``benchmarks/README.rst``. All figures
+are in :download:`results.json <_static/benchmarks/results.json>`.
 
 {tables}"""
+
+
+def headline(results: Results) -> str:
+    """What an adopter wants to know: a sentence each, and a plot."""
+    found = {
+        section: results[section]['data']
+        for section, _ in SENTENCES
+        if section in results
+    }
+    sentences = [
+        textwrap.fill(sentence(found[section]), 79)
+        for section, sentence in SENTENCES
+        if section in found
+    ]
+    if 'survival' in found:
+        sentences.append(
+            '.. image:: _static/benchmarks/survival.svg\n'
+            '    :alt: Of 400 parallel increments of one session, how many '
+            'each contender kept'
+        )
+    return '\n\n'.join([*sentences, ''])
+
+
+def kept(data: Any) -> str:
+    """How many of 400 parallel increments were kept."""
+
+    def counts(name: str) -> str:
+        numbers = sorted({done['survived'] for done in data[name].values()})
+        return ' to '.join(map(str, [numbers[0], *numbers[1:][-1:]]))
+
+    ours, others = split(data)
+    return (
+        '**No change is lost:** of 400 increments of one session, sent 16 at '
+        f'a time, this package kept {counts(ours[0])}; '
+        + ', '.join(f'{other(name)} {counts(name)}' for name in others)
+        + '.'
+    )
+
+
+def cpu_time(data: Any) -> str:
+    """The CPU time of a request that reads and writes."""
+
+    def of(name: str) -> float:
+        return statistics.median(medians(data[name]['read+write']))
+
+    ours, others = split(data)
+    return (
+        '**CPU time:** a request that reads and writes its session takes '
+        + ' and '.join(
+            f'{of(name):,.0f} µs over {transport(name)}' for name in ours
+        )
+        + ', Pyramid included; '
+        + ', '.join(f'{other(name)} {of(name):,.0f} µs' for name in others)
+        + '.'
+    )
+
+
+def request_rate(data: Any) -> str:
+    """How many such requests a process serves in a second."""
+    ours, others = split(data)
+    clients = max(data[ours[0]], key=int)
+
+    def of(name: str) -> float:
+        return statistics.median(
+            turn['per second'] for turn in data[name][clients]
+        )
+
+    return (
+        f'**Throughput:** with {clients} clients and threads, and a store '
+        'that answers in 2 ms, one process serves so many such requests a '
+        'second: '
+        + ' and '.join(
+            f'{of(name):,.0f} over {transport(name)}' for name in ours
+        )
+        + '; '
+        + ', '.join(f'{other(name)} {of(name):,.0f}' for name in others)
+        + '.'
+    )
+
+
+SENTENCES: list[tuple[str, Callable[[Any], str]]] = [
+    ('survival', kept),
+    ('cpu', cpu_time),
+    ('throughput', request_rate),
+]
+
+
+def split(data: Any) -> tuple[list[str], list[str]]:
+    """The names of ours, and those of others; not of the floors."""
+    ours = [name for name in data if label(name).startswith(OURS)]
+    others = [
+        name
+        for name in data
+        if name not in ours and not CONTENDERS[name].is_floor
+    ]
+    return ours, others
+
+
+def transport(name: str) -> str:
+    return label(name).removeprefix(OURS)
+
+
+def other(name: str) -> str:
+    """The label of another's, in a sentence."""
+    return label(name).replace(', ', ' on ')
+
+
+def of_contenders(results: Results) -> Results:
+    """Without those of contenders that there are no more."""
+    return {
+        section: {
+            **found,
+            'data': {
+                name: data
+                for name, data in found['data'].items()
+                if section == 'contention' or name in CONTENDERS
+            },
+        }
+        for section, found in results.items()
+    }
 
 
 def page(results: Results) -> str:
@@ -499,6 +625,7 @@ def page(results: Results) -> str:
         if what != 'packages'
     )
     return PAGE.format(
+        headline=headline(results),
         date=' and '.join(dates),
         machine=f'{machine}; {last["machine"]["packages"]}',
         tables='\n'.join(table.rst() for table in tables(results)),

@@ -4,8 +4,6 @@ import sys
 from pathlib import Path
 from urllib.request import urlopen
 
-import pylons_sphinx_themes
-
 from pyramid_dynamodb_session.version import VERSION
 
 sys.path.insert(0, str(Path(__file__).parent / '_ext'))
@@ -21,7 +19,6 @@ extensions = [
     'sequence',
     'settings_reference',
 ]
-templates_path = ['_templates']
 exclude_patterns = ['_build']
 highlight_language = 'text'
 
@@ -51,14 +48,13 @@ intersphinx_mapping = {
     name: (url, None) for name, url in OTHERS.items() if is_reachable(url)
 }
 
-html_theme = 'pyramid'
-html_theme_path = pylons_sphinx_themes.get_html_themes_path()
-html_theme_options = {'github_url': '', 'latest_url': ''}
+# Furo takes its fonts from the reader's system, so none come over http.
+html_theme = 'furo'
+html_theme_options = {'navigation_with_keys': True}
 html_title = f'{project} {release}'
+pygments_style = 'tango'
+pygments_dark_style = 'monokai'
 toc_object_entries = False
-html_sidebars = {
-    '**': ['localtoc.html', 'pages.html', 'searchbox.html'],
-}
 html_static_path = ['_static']
 html_css_files = ['pages.css']
 html_show_sphinx = False

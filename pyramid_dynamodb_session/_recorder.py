@@ -42,17 +42,25 @@ class SessionSnapshot:
     is_new: bool
 
 
+def nobody() -> None:
+    """There is no request."""
+
+
 class Recorder:
     """Records nothing: nobody listens.
 
-    :param request_line: returns the method and the path of the request, for
-        messages that are logged.
+    :param request: returns the request, as a weak reference does, or None.
     """
 
     listens = False
 
-    def __init__(self, request_line: Callable[[], str] = str) -> None:
-        self.request_line = request_line
+    def __init__(self, request: Callable[[], Any] = nobody) -> None:
+        self._request = request
+
+    def request_line(self) -> str:
+        """The method and the path of the request, for the log."""
+        request = self._request()
+        return f'{request.method} {request.path}' if request else ''
 
     def record_call(self, call: Call) -> None:
         """A call to DynamoDB was made."""
@@ -79,18 +87,12 @@ class Recorder:
 
 
 class RequestRecorder(Recorder):
-    """Records what one request does, and notifies subscribers of events.
-
-    :param request: returns the request, whose registry is notified, or None.
-    """
+    """Records what one request does, and notifies subscribers of events."""
 
     listens = True
 
-    def __init__(
-        self, request_line: Callable[[], str], request: Callable[[], Any]
-    ) -> None:
-        super().__init__(request_line)
-        self._request: Callable[[], Any] | None = request
+    def __init__(self, request: Callable[[], Any] = nobody) -> None:
+        super().__init__(request)
         self._notified = 0
         self.calls: list[Call] = []
         self.events: list[RecordedEvent] = []
@@ -124,7 +126,7 @@ class RequestRecorder(Recorder):
         while self._notified < len(self.events):
             kind, seconds, calls, attributes = self.events[self._notified]
             self._notified += 1
-            request = self._request and self._request()
+            request = self._request()
             if request is None:
                 continue
             event = kind(
@@ -138,4 +140,4 @@ class RequestRecorder(Recorder):
     def close(self) -> None:
         """Let go of the request."""
         self.notify()
-        self._request = None
+        self._request = nobody

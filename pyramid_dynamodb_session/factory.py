@@ -96,14 +96,14 @@ class DynamoDBSessionFactory:
         lifecycles = lifecycles_of(request)
         if self in lifecycles:
             return lifecycles[self]
+        if answered_request() is None:
+            # the tween does not run
+            ANSWERED.set(weakref.ref(outermost(request)))
         parent = self._parent(request)
         if parent is not None:
             return self._lifecycle(parent)
-        lifecycle = lifecycles[self] = RequestLifecycle(self, request)
-        if ANSWERED.get() is None:
-            # the tween does not run
-            ANSWERED.set(weakref.ref(request))
-        return lifecycle
+        lifecycles[self] = RequestLifecycle(self, request)
+        return lifecycles[self]
 
     def _parent(self, request: Any) -> Any:
         """The request of the same session that this one is a part of."""
@@ -163,16 +163,8 @@ class RequestLifecycle:
         request.add_finished_callback(self._end)
 
     def _recorder_for(self, request: Any) -> Recorder:
-        reference = self._request
-
-        def request_line() -> str:
-            """The method and the path."""
-            request = reference()
-            return f'{request.method} {request.path}' if request else ''
-
-        if is_listened(request):
-            return RequestRecorder(request_line, reference)
-        return Recorder(request_line)
+        kind = RequestRecorder if is_listened(request) else Recorder
+        return kind(self._request)
 
     def _begin(self) -> None:
         """Before the session is loaded: see to it that it will be saved."""
@@ -236,6 +228,21 @@ class RequestLifecycle:
         ):
             timeout = work.record.timeout if work.used else None
             cookie.write(request, response, session_id, timeout)
+            self._warn_of_shared_cache(request, response)
+
+    def _warn_of_shared_cache(self, request: Any, response: Any) -> None:
+        """A cache that keeps the cookie hands it to other visitors."""
+        cache_control = response.headers.get('Cache-Control', '')
+        if 'public' in cache_control or 's-maxage' in cache_control:
+            route = getattr(request, 'matched_route', None)
+            log.warning(
+                '%s (route %s): the response carries a session cookie, and '
+                'its Cache-Control (%s) lets shared caches give it to other '
+                'visitors; use the session in no view that is cached publicly',
+                self._recorder.request_line(),
+                route and route.name,
+                cache_control,
+            )
 
     def saves(self, request: Any) -> bool:
         """Whether this attempt counts, so that changes may be saved."""
@@ -269,7 +276,8 @@ class RequestLifecycle:
                 'had run: changes to it are not saved',
                 self._recorder.request_line(),
             )
-        self.give_up(request, 'the request has ended')
+        if not self._is_finished:
+            self.give_up(request, 'the request has ended')
         reference = ANSWERED.get()
         if reference is not None and reference() is request:
             ANSWERED.set(None)
@@ -312,20 +320,41 @@ def is_being_answered(request: Any) -> bool:
     return any(frame['request'] is request for frame in manager.stack)
 
 
+def answered_request() -> Any:
+    """The outermost request that is being answered here; None for none."""
+    reference = ANSWERED.get()
+    request = reference and reference()
+    if request is None or not is_being_answered(request):
+        return None
+    return request
+
+
+def outermost(request: Any) -> Any:
+    """The outermost request that this thread answers, and `request` is in."""
+    greenlet = sys.modules.get('greenlet')
+    if greenlet is not None and greenlet.getcurrent().parent is not None:
+        # others may share the stack
+        return request
+    answered = [
+        frame['request']
+        for frame in manager.stack
+        if hasattr(frame['request'], 'invoke_subrequest')
+    ]
+    return answered[0] if request in answered else request
+
+
 def enclosing_request(request: Any) -> Any:
     """The outermost request that this one is a part of; None if it is that.
 
     Only one that the router made: a request that a script or a test has
     prepared is part of nothing, and answered by nobody.
     """
-    reference = ANSWERED.get()
-    parent = reference and reference()
+    parent = answered_request()
     if (
         parent is None
         or parent is request
         or not hasattr(parent, 'invoke_subrequest')
         or parent.registry is not getattr(request, 'registry', None)
-        or not is_being_answered(parent)
     ):
         return None
     return parent
@@ -333,8 +362,8 @@ def enclosing_request(request: Any) -> Any:
 
 def join_transaction(request: Any, works: list[UnitOfWork]) -> None:
     """Have sessions vote in the transactions of the outermost request."""
-    outermost = enclosing_request(request) or request
-    transaction.join(request, outermost, works)
+    outermost_request = enclosing_request(request) or request
+    transaction.join(request, outermost_request, works)
 
 
 def lifecycles_of(
@@ -363,7 +392,7 @@ def session_tween_factory(
     """Save sessions after the exception views and the database commit."""
 
     def session_tween(request: Any) -> Any:
-        is_outermost = ANSWERED.get() is None
+        is_outermost = answered_request() is None
         if is_outermost:
             ANSWERED.set(weakref.ref(request))
         try:

@@ -185,6 +185,22 @@ class DynamoDBSession(MutableMapping[str, Any]):
             raise ValueError('a timeout takes at least a second')
         self._work.must_save().timeout = int(seconds)
 
+    @property
+    def owner(self) -> str | None:
+        """Whose session it is; stored hashed, so it can only be set.
+
+        Any text, such as a user's id; None takes it away. By it the sessions
+        of one user are found: see
+        :meth:`DynamoDBSessionStore.remove_sessions_of`. Raises
+        :class:`pyramid.exceptions.ConfigurationError` without
+        ``owner_index``.
+        """
+        raise AttributeError('the owner of a session is stored hashed')
+
+    @owner.setter
+    def owner(self, owner: str | None) -> None:
+        self._work.set_owner(owner)
+
     def save(self) -> None:
         """Save and unlock now, in the middle of the request.
 

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import os
 import threading
+import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from email.message import Message
 from http.cookies import SimpleCookie
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyramid.config import Configurator
-from pyramid.interfaces import ISession
+from pyramid.interfaces import ISession, ISessionFactory
 from pyramid.request import Request
 from pyramid.response import Response
 from zope.interface.verify import verifyObject
 
 from . import local
 from .errors import SessionClosed
+from .factory import DynamoDBSessionFactory
+from .unit_of_work import new_session_id
 
 #: Where a request carries what is to be done with its session, and what that
 #: has returned.
@@ -44,13 +49,80 @@ def embedded_settings() -> dict[str, Any]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def session_settings() -> dict[str, Any]:
-    """A fixture: :func:`embedded_settings`, another ``application`` a test.
+    """A fixture of all tests of a run: :func:`embedded_settings`.
 
-    Import it in ``conftest.py``.
+    ``pytest_plugins = ['pyramid_dynamodb_session.testing']`` in
+    ``conftest.py`` brings it in.
     """
     return embedded_settings()
+
+
+def read_session(browser: Any, app: Any = None) -> dict[str, Any]:
+    """What is stored in the session of a WebTest `browser`; empty for none.
+
+    :param app: the WSGI application that Pyramid made, where the browser's
+        own is another around it.
+    """
+    factory = factory_of(browser, app)
+    session_id = session_id_of(browser, factory)
+    if session_id is None:
+        return {}
+    record = factory.store.get_item(session_id)
+    return {} if record is None else record.items
+
+
+def update_session(
+    browser: Any, items: Mapping[str, Any], app: Any = None
+) -> None:
+    """Store `items` in the session of a WebTest `browser`.
+
+    One without a session gets one, and the cookie. Other items stay. The
+    `app` is that of :func:`read_session`.
+    """
+    factory = factory_of(browser, app)
+    store = factory.store
+    session_id = session_id_of(browser, factory)
+    if session_id is not None:
+        record = store.get_item_exclusive(session_id)
+        if record is not None:
+            store.set_and_release_item_exclusive(
+                session_id, {**record.items, **items}, record.lock_id
+            )
+            return
+    session_id = new_session_id()
+    store.set_and_release_item_exclusive(
+        session_id, dict(items), None, new_item=True
+    )
+    send_cookie(browser, factory, session_id)
+
+
+def factory_of(browser: Any, app: Any) -> DynamoDBSessionFactory:
+    registry = (app or browser.app).registry
+    factory: DynamoDBSessionFactory = registry.getUtility(ISessionFactory)
+    return factory
+
+
+def session_id_of(browser: Any, factory: DynamoDBSessionFactory) -> str | None:
+    value = browser.cookies.get(factory.settings.cookie_name)
+    return value and factory.cookie.id_in(value.strip('"'))
+
+
+def send_cookie(
+    browser: Any, factory: DynamoDBSessionFactory, session_id: str
+) -> None:
+    """Have a browser take the cookie as if a response had brought it."""
+    request = Request.blank('/', environ=browser.extra_environ)
+    response = Response()
+    factory.cookie.write(request, response, session_id, None)
+    headers = Message()
+    headers['Set-Cookie'] = response.headers['Set-Cookie']
+    browser.cookiejar.extract_cookies(
+        SimpleNamespace(info=lambda: headers),
+        # it opens nothing, and names the host
+        urllib.request.Request(request.url),  # noqa: S310
+    )
 
 
 class Visitor:

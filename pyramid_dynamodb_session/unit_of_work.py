@@ -6,6 +6,7 @@ here knows of a request or a cookie.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import secrets
@@ -24,7 +25,9 @@ from .errors import (
     SessionLockTimeout,
     SessionReadOnly,
     SessionResponseError,
+    SessionSerializationError,
     SessionStoreUnavailable,
+    SessionTooLarge,
 )
 from .events import (
     LockLost,
@@ -58,6 +61,8 @@ FAILURES: dict[type[SessionError], type[SessionEvent]] = {
 }
 #: Logged where they come from, or a matter of course.
 LOGGED_OR_USUAL = (SessionStoreUnavailable, SessionConflict)
+#: What the application has put into the session, and should not have.
+PROGRAMMING_ERRORS = (SessionSerializationError, SessionTooLarge)
 #: Seconds after the end of a session within which a request of it that begins
 #: counts as overtaken by a logout or a login.
 OVERTAKEN_SECONDS = 10
@@ -111,12 +116,15 @@ class UnitOfWork:
         self.is_overtaken = False
         self._failure: SessionResponseError | None = None
         self._is_busy = False
-        self._pid = os.getpid()
+        #: the process that has loaded it
+        self._pid = 0
         self._started_at = started_at or time.monotonic()
         #: the stored session that :meth:`invalidate` has left behind
         self._invalidated: tuple[str, str | None] | None = None
         self._lock_id: str | None = None
         self._start_anew(session_id)
+
+    _record: SessionRecord
 
     def _start_anew(self, session_id: str | None) -> None:
         """As if just made, to be looked for under `session_id`."""
@@ -189,8 +197,18 @@ class UnitOfWork:
     def must_save(self) -> SessionRecord:
         """Save in any case; returns what is to be stored besides the data."""
         self.write()
-        self._must_save = True
+        if not self._must_save:
+            self._must_save = True
+            # what was read stays as it was, for who gets the lock next
+            self._record = dataclasses.replace(self._record)
         return self._record
+
+    def set_owner(self, owner: str | None) -> None:
+        """Store whose session it is, hashed; None for nobody."""
+        self.write()
+        hashed = None if owner is None else self._store.hashed_owner(owner)
+        if hashed != self._record.owner:
+            self.must_save().owner = hashed
 
     def must_move(self) -> None:
         """Store it under a new id, and end the old one."""
@@ -279,6 +297,7 @@ class UnitOfWork:
         except SessionResponseError as error:
             self.close('saving it has failed')
             self._mark(error)
+            self._explain(error)
             self._report_failure(error, start)
             raise
         finally:
@@ -420,6 +439,7 @@ class UnitOfWork:
                 error.outcome = 'not saved'
             self.close('the transaction was aborted')
             self._mark(error)
+            self._explain(error)
             self._report_failure(error, start)
             raise
         finally:
@@ -515,11 +535,27 @@ class UnitOfWork:
         ):
             mark_error_retryable(error)
 
+    def _explain(self, error: SessionError) -> None:
+        """Say in the log why a lock was not renewed."""
+        if isinstance(error, SessionLockLost) and not self.is_overtaken:
+            seconds = self._store.standstill_since(self._started_at)
+            if seconds:
+                error.add_message(
+                    f'nothing else ran in this process for {seconds:.1f} '
+                    'seconds, so its lock was not renewed: it was suspended, '
+                    'or a view computed for so long under gevent'
+                )
+
     def _report_failure(self, error: SessionError, start: float) -> None:
         is_usual = isinstance(error, LOGGED_OR_USUAL)
         if not is_usual or self.transaction != NOT_COMMITTED:
-            log.warning(
-                '%s: %s', self.recorder.request_line() or 'a request', error
+            log.log(
+                logging.ERROR
+                if isinstance(error, PROGRAMMING_ERRORS)
+                else logging.WARNING,
+                '%s: %s',
+                self.recorder.request_line() or 'a request',
+                error,
             )
         self.recorder.record_error(str(error))
         event = FAILURES.get(type(error))

@@ -58,6 +58,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=180,
         help='how long pytest -m soak takes (default: 180)',
     )
+    parser.addoption(
+        '--simulated-requests',
+        type=int,
+        default=1_000_000,
+        help='how many pytest -m soak simulates (default: 1000000)',
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,10 +79,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         'markers', 'soak: takes minutes; only run by pytest -m soak.'
     )
-    given = config.option.markexpr
-    if 'soak' not in given:
-        rest = 'not soak'
-        config.option.markexpr = f'({given}) and {rest}' if given else rest
+    config.addinivalue_line(
+        'markers',
+        'servers: needs pip install -e ".[servers]"; only run by pytest -m '
+        'servers.',
+    )
+    for marker in ('soak', 'servers'):
+        given = config.option.markexpr
+        if marker not in given:
+            rest = f'not {marker}'
+            config.option.markexpr = f'({given}) and {rest}' if given else rest
     hide_aws_settings()
     # child processes find the demo and the tests, installed here or not
     os.environ['PYTHONPATH'] = str(ROOT)

@@ -14,6 +14,7 @@ import pytest
 from pyramid.events import NewRequest
 from pyramid.request import Request
 
+from benchmarks import report
 from tests.apps.wsgi_app import main
 from tests.support.servers import ROOT
 
@@ -53,6 +54,14 @@ def test_benchmarks_say_what_a_request_costs(
         ] == [0, 1, 2]
     assert calls['cookie']['read+write']['calls'] == 0
     assert 'CPU time of a request' in benchmarks['printed']
+
+
+def test_the_page_is_the_one_that_the_results_make() -> None:
+    docs = ROOT / 'docs'
+    results = report.of_contenders(
+        json.loads(report.results_in(docs).read_text())
+    )
+    assert (docs / 'benchmarks.rst').read_text() == report.page(results)
 
 
 def test_a_request_leaves_nothing_to_the_garbage_collector(

@@ -12,8 +12,8 @@ from pyramid.response import Response
 from webob.cookies import parse_cookie
 
 from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
-from pyramid_dynamodb_session.session import new_session_id
 from pyramid_dynamodb_session.settings import FactorySettings
+from pyramid_dynamodb_session.unit_of_work import new_session_id
 
 SECRET = 'a secret of 32 characters or more'.replace(' ', '-')
 OTHER = SECRET + '-another'

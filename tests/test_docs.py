@@ -17,12 +17,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from fnmatch import fnmatchcase
+from http.cookies import SimpleCookie
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from pyramid.interfaces import ISessionFactory
+from pyramid.response import Response
+from pyramid.testing import DummyRequest
 from webtest import TestApp
 
 from pyramid_dynamodb_session import (
@@ -36,11 +40,15 @@ from pyramid_dynamodb_session.store.item import (
     item_size,
 )
 from tests.support.browser import Browser
+from tests.support.chromium import chromium
 from tests.support.docs_pages import PAGE, PAGES, ROOT, Page, page, parse_ini
 from tests.support.proxy import FaultProxy, error
 from tests.support.servers import Server
 from tests.support.together import together, wait_until
 
+APPLICATION = 'dynamodb_session.application'
+LEASE = 'dynamodb_session.lock_lease'
+RESULTS = 'docs/_static/benchmarks/results.json'
 every_page = pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
 
 
@@ -98,7 +106,26 @@ def test_settings_in_code(settings: dict[str, str]) -> None:
 def test_parallel_requests_lose_nothing_from_the_tutorials_cart(
     tmp_path: Path,
 ) -> None:
-    with tutorial(tmp_path) as race:
+    assert raced(tmp_path, 'development.ini') == promised()
+
+
+def test_the_tutorials_production_ini_works_as_shown(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    # AWS is elsewhere
+    assert raced(tmp_path, 'production.ini', settings) == promised()
+
+
+def promised() -> Any:
+    (printed,) = page('tutorial').blocks['json']
+    return json.loads(printed)
+
+
+def raced(
+    directory: Path, ini: str, settings: dict[str, str] | None = None
+) -> Any:
+    """What the tutorial's script prints, with `settings` in the `ini`."""
+    with tutorial(directory, ini, settings or {}) as race:
         printed = subprocess.run(
             [sys.executable, race],
             capture_output=True,
@@ -106,18 +133,22 @@ def test_parallel_requests_lose_nothing_from_the_tutorials_cart(
             check=True,
             timeout=60,
         )
-    (promised,) = page('tutorial').blocks['json']
-    assert json.loads(printed.stdout) == json.loads(promised)
+    return json.loads(printed.stdout)
 
 
 @contextmanager
-def tutorial(directory: Path) -> Iterator[Path]:
+def tutorial(
+    directory: Path, ini: str, settings: dict[str, str]
+) -> Iterator[Path]:
     """The project as a reader has it, served; yields the script to run."""
     port = free_port()
     for name, text in page('tutorial').files.items():
         file = directory / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text.replace('localhost:6543', f'127.0.0.1:{port}'))
+        for host in ('localhost', '*'):
+            text = text.replace(f'{host}:6543', f'127.0.0.1:{port}')
+        file.write_text(text)
+    replace_settings(directory / ini, settings)
     (directory / 'shop/views/__init__.py').touch()
     installed = directory / 'shop.egg-info'
     installed.mkdir()
@@ -127,7 +158,7 @@ def tutorial(directory: Path) -> Iterator[Path]:
     )
     command = 'import sys; from pyramid.scripts.pserve import main; main()'
     server = subprocess.Popen(
-        [sys.executable, '-W', 'ignore', '-c', command, 'development.ini'],
+        [sys.executable, '-W', 'ignore', '-c', command, ini],
         cwd=directory,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -138,6 +169,17 @@ def tutorial(directory: Path) -> Iterator[Path]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+def replace_settings(ini: Path, settings: dict[str, str]) -> None:
+    lines = [
+        line
+        for line in ini.read_text().splitlines()
+        if line.partition(' = ')[0] not in settings
+    ]
+    section = lines.index('[app:main]') + 1
+    given = [f'{name} = {value}' for name, value in settings.items()]
+    ini.write_text('\n'.join([*lines[:section], *given, *lines[section:]]))
 
 
 def free_port() -> int:
@@ -267,8 +309,8 @@ def stored(store: DynamoDBSessionStore, session_id: str) -> dict[str, Any]:
 def test_a_login_gets_a_new_id_and_a_logout_ends_the_session(
     settings: dict[str, str], store: DynamoDBSessionStore
 ) -> None:
-    (given,) = page('login').settings()
     max_age = 'dynamodb_session.cookie_max_age'
+    (given,) = (ini for ini in page('login').settings() if max_age in ini)
     app = both('login', 'index').app(settings | {max_age: given[max_age]})
     browser = TestApp(app)
     browser.get('/cart')
@@ -298,6 +340,51 @@ def test_a_wrong_password_is_no_login(settings: dict[str, str]) -> None:
     browser = TestApp(page('login').app(settings))
     browser.post('/login', {'name': 'anna', 'password': '?'}, status=403)
     assert browser.get('/account').json == {'name': None}
+
+
+# -- migration -----------------------------------------------------------
+
+
+def old_cookie(n: int) -> str:
+    """The cookie of a session that the old factory has signed."""
+    factory = sys.modules['shop'].old_session_factory  # type: ignore[attr-defined]
+    response = Response()
+    session = factory(DummyRequest())
+    session['n'] = n
+    session.accessed -= 60
+    session._set_cookie(response)
+    (morsel,) = SimpleCookie(response.headers['Set-Cookie']).values()
+    return str(morsel.value)
+
+
+def test_sessions_in_cookies_are_carried_over(
+    settings: dict[str, str],
+) -> None:
+    (given,) = page('from-cookies').settings()
+    name = 'dynamodb_session.cookie_name'
+    app = both('from-cookies', 'index').app(settings | {name: given[name]})
+    browser = TestApp(app)
+    browser.set_cookie('session', old_cookie(5))
+    answer = browser.get('/cart')
+    assert answer.json == {'n': 6}
+    new, removed = sorted(answer.headers.getall('Set-Cookie'), key=len)[::-1]
+    assert new.startswith('sid=')
+    assert removed.startswith('session=; Max-Age=0;')
+
+    afterwards = TestApp(app)
+    afterwards.set_cookie('sid', browser.cookies['sid'])
+    assert afterwards.get('/cart').json == {'n': 7}
+
+
+def test_a_session_that_has_begun_is_not_overwritten_by_an_old_one(
+    settings: dict[str, str],
+) -> None:
+    name = 'dynamodb_session.cookie_name'
+    app = both('from-cookies', 'index').app(settings | {name: 'sid'})
+    browser = TestApp(app)
+    browser.get('/cart')
+    browser.set_cookie('session', old_cookie(5))
+    assert browser.get('/cart').json == {'n': 2}
 
 
 # -- failures and other packages -----------------------------------------
@@ -407,6 +494,10 @@ def test_the_end_of_a_session_is_noticed(
     handler = page('session-end').run().handler
     handler({'Records': [record]}, None)
     assert 'x' * size in capsys.readouterr().out
+    record['dynamodb']['OldImage'] = {**item, 'Ended': {'N': '1'}}
+    handler({'Records': [record]}, None)
+    assert not capsys.readouterr().out
+    record['dynamodb']['OldImage'] = item
     del record['userIdentity']
     handler({'Records': [record]}, None)
     assert not capsys.readouterr().out
@@ -443,7 +534,94 @@ def test_purging(settings: dict[str, str]) -> None:
     assert operations.run().purge(operations.app(settings).registry) == 0
 
 
+# -- cost ----------------------------------------------------------------
+
+CALCULATED = {
+    'exclusive': 50,
+    'read_only': 150,
+    'optimistic': 10,
+    'touched': 20,
+    'size': 4.5,
+    'created': 0,
+    'regenerated': 0,
+}
+
+
+def test_the_calculator_has_the_units_of_the_page_on_cost(
+    tmp_path: Path,
+) -> None:
+    static = ROOT / 'docs/_static'
+    form = tmp_path / 'calculator.html'
+    form.write_text((static / 'calculator.html').read_text())
+    (tmp_path / '_static').mkdir()
+    script = tmp_path / '_static/calculator.js'
+    script.write_text((static / 'calculator.js').read_text())
+    with chromium(tmp_path / 'profile') as driver:
+        driver.get(form.as_uri())
+        for name, value in CALCULATED.items():
+            field = driver.find_element('name', name)
+            field.clear()
+            field.send_keys(str(value))
+        shown = {
+            name: driver.find_element('name', name).text
+            for name in ('writes', 'reads', 'month')
+        }
+    given = {k: CALCULATED[k] for k in list(CALCULATED)[:4]}
+    writes, reads = page('cost').run().units(4.5 * 1024, **given)
+    month = 730 * 3600 * (writes * 0.625 + reads * 0.125) / 1e6
+    storage = 4.5 * 100_000 / 1e6 * 0.25
+    assert shown == {
+        'writes': f'{writes:,}',
+        'reads': f'{reads:,}',
+        'month': f'{month + storage:,.2f}',
+    }
+
+
+# -- figures that must not drift -----------------------------------------
+
+#: The rows of the comparison, and whose figures they give.
+COMPARED = {
+    'this package, ``exclusive``, over boto3': 'boto3',
+    '``SignedCookieSessionFactory``': 'cookie',
+    'pyramid_session_redis 1.8': 'redis',
+    'pyramid_dynamodb_sessions 0.1.3': 'luhn',
+    'Flask-Session 0.8 with DynamoDB': 'flask',
+}
+
+
+@pytest.mark.parametrize('row', COMPARED)
+def test_the_comparison_has_the_figures_of_the_benchmarks(row: str) -> None:
+    name = COMPARED[row]
+    results = json.loads((ROOT / RESULTS).read_text())
+    kept = [
+        done['survived'] for done in results['survival']['data'][name].values()
+    ]
+    batches = results['cpu']['data'][name]['read+write']
+    cpu = median(median(batch) for batch in batches)
+    text = page('why').path.read_text()
+    _, *cells = text[text.index(f'* - {row}\n') :].split('\n      - ')[:4]
+    numbers = sorted({min(kept), max(kept)})
+    assert cells[1:] == [' to '.join(map(str, numbers)), f'{cpu:,.0f}']
+
+
 # -- words that must not drift -------------------------------------------
+
+
+def test_the_readme_gives_the_defaults_of_six_settings() -> None:
+    text = page('README').path.read_text()
+    rows = re.findall(r"^``(\w+)`` +(``\S+``|boto3's|none|by )", text, re.M)
+    settings = session_factory_from_settings(
+        {'dynamodb_session.region': 'us-west-2'}
+    ).settings
+    assert len(rows) == 6
+    for name, default in rows:
+        value = getattr(settings, name)
+        if default.startswith('``'):
+            assert str(value).lower() == default.strip('`')
+
+
+def test_the_readme_is_short() -> None:
+    assert len(page('README').path.read_text().splitlines()) <= 100
 
 
 def test_each_message_explained_is_one_of_the_code() -> None:
@@ -466,12 +644,11 @@ def constants(package: Path) -> str:
 
 
 def test_the_operations_of_the_policy_are_those_that_are_called() -> None:
-    """Each page that shows the runtime's policy shows the same one."""
-    readme = json.loads(page('README').blocks['json'][0])
+    """Both policies of the runtime allow the same."""
     runtime, deployer, by_application = map(
         json.loads, page('permissions').blocks['json']
     )
-    assert actions(readme) == actions(runtime) == actions(by_application)
+    assert actions(runtime) == actions(by_application)
     assert 'dynamodb:CreateTable' in actions(deployer)
 
 

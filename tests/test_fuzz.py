@@ -19,7 +19,7 @@ from pyramid.exceptions import ConfigurationError
 from webob import Response
 
 from pyramid_dynamodb_session import DynamoDBSessionStore, SessionError
-from pyramid_dynamodb_session._recorder import Recorder
+from pyramid_dynamodb_session._recorder import RequestRecorder
 from pyramid_dynamodb_session.cookie import SessionCookie
 from pyramid_dynamodb_session.dynamodb.calls import cancellation_codes
 from pyramid_dynamodb_session.dynamodb.client import client_from_settings
@@ -74,6 +74,38 @@ def test_any_cookie_is_an_id_or_none(
     before: bytes, value: bytes, after: bytes
 ) -> None:
     targets.cookie(before + b'session=' + value + after)
+
+
+json_texts = st.recursive(
+    st.integers().map(str)
+    | st.sampled_from(['null', 'true', '1.5', 'NaN', '"\\ud800"', '""'])
+    | st.text().map(json.dumps)
+    | st.sampled_from(
+        [
+            *('"2026-11-21"', '"2026-11-21T14:05:00+01:00[Europe/Berlin]"'),
+            *('"14:05:00"', '[1,2,3]', '"12.50"', '"AP8="'),
+        ]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda texts: f'[{",".join(texts)}]')
+        | st.builds(
+            '{{"{}":{}}}'.format,
+            st.sampled_from([*targets.TAGS, '~tuple', '~~date', 'a']),
+            inner,
+        )
+    ),
+)
+
+
+@quickly(300)
+@given(
+    st.integers(0, len(targets.TAGS)),
+    json_texts.map(str.encode) | st.binary(max_size=20),
+)
+def test_any_data_is_malformed_or_stays_as_it_is(
+    tag: int, data: bytes
+) -> None:
+    targets.serializer(bytes([tag]) + data)
 
 
 class Refusing:
@@ -400,7 +432,7 @@ def test_any_reply_is_a_typed_error_or_an_answer(
     noted: bool,
 ) -> None:
     if noted:
-        store = store.bind(Recorder(None))
+        store = store.bind(RequestRecorder(lambda: None))
     server.answers = [replied(body, status, end)]
     server.requests.clear()
     try:
@@ -410,7 +442,8 @@ def test_any_reply_is_a_typed_error_or_an_answer(
     else:
         assert found in (None, True, False) or found.items in ({}, {'n': 1})
     assert len(server.requests) < 50
-    assert store._locks._queue._queues == {}
+    process = store._locks._process.get()
+    assert process.queue._queues == process.holders == {}
 
 
 @quickly(80)

@@ -292,6 +292,7 @@ def test_set_is_written_alike_by_all_processes() -> None:
 @pytest.mark.parametrize(
     'text',
     [
+        '{"n":1}{}',
         '{"~unknown":1}',
         '{"~":1}',
         '{"~date":"soon"}',
@@ -314,7 +315,7 @@ def test_set_is_written_alike_by_all_processes() -> None:
         '{"~tuple":5}',
     ],
 )
-def test_tag_that_is_none_is_malformed(text: str) -> None:
+def test_what_is_no_tag_or_no_json_is_malformed(text: str) -> None:
     with pytest.raises(ValueError):
         SERIALIZER.loads(text.encode())
 
@@ -386,7 +387,7 @@ def test_error_of_a_value_s_own_making_is_passed_on() -> None:
             raise TypeError('mine')
 
     with pytest.raises(TypeError, match=r'^mine$'):
-        SERIALIZER.dumps({'a': Stubborn(n=1)})
+        SERIALIZER.dumps({'a': [1, {2}], 'b': Stubborn(n=1)})
 
 
 # -- what is changed in silence -------------------------------------------

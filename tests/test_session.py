@@ -13,6 +13,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import ISession, ISessionFactory
 from pyramid.response import Response
 from pyramid.testing import DummyRequest
+from pyramid_retry import IRetryableError
 from zope.interface.verify import verifyObject
 
 from pyramid_dynamodb_session import (
@@ -20,6 +21,7 @@ from pyramid_dynamodb_session import (
     DynamoDBSessionFactory,
     DynamoDBSessionStore,
     SessionClosed,
+    SessionConflict,
     SessionDisabled,
     SessionError,
     SessionLockLost,
@@ -31,6 +33,7 @@ from pyramid_dynamodb_session import (
 )
 from pyramid_dynamodb_session.unit_of_work import UnitOfWork
 from tests.support.clients import CountingClient
+from tests.support.forks import forked
 
 Open = Callable[..., DynamoDBSession]
 
@@ -177,28 +180,19 @@ def test_unchanged_session_is_not_written(
     session['a'] = [1]
     session['b'] = 2
     del session['b']
-    written = []
-    store.set_and_release_item_exclusive = written.append  # type: ignore
     session.persist()
-    assert written == []
-    assert store.get_item(session_id).items == before.items
+    after = store.get_item(session_id)
+    assert (after.items, after.version) == (before.items, before.version)
 
 
 def test_changed_saves_in_any_case(
     opened: Open, saved: Any, store: DynamoDBSessionStore
 ) -> None:
-    session = opened(saved(a=1))
+    session_id = saved(a=1)
+    session = opened(session_id)
     assert session.changed() is None
-    written = []
-    save = store.set_and_release_item_exclusive
-
-    def recording(*args: Any, **more: Any) -> None:
-        written.append(args)
-        save(*args, **more)
-
-    store.set_and_release_item_exclusive = recording  # type: ignore
     session.persist()
-    assert len(written) == 1
+    assert store.get_item(session_id).version == 2
 
 
 def test_changed_alone_makes_a_session(opened: Open) -> None:
@@ -229,7 +223,9 @@ def test_making_a_session_and_looking_at_it_makes_no_call(
 ) -> None:
     session = opened('x' * 43)
     assert (session.state, session.locked) == ('exclusive', False)
-    assert repr(session) == '<DynamoDBSession exclusive, not loaded>'
+    assert repr(DynamoDBSession(session._work)) == (
+        '<DynamoDBSession exclusive, not loaded>'
+    )
     session.persist()
     session.release()
     assert wire.calls == []
@@ -241,7 +237,9 @@ def test_repr_shows_neither_id_nor_data(opened: Open, saved: Any) -> None:
     assert session.locked is False
     assert session['password'] == 'hunter2'
     assert session.locked is True
-    assert repr(session) == '<DynamoDBSession exclusive, loaded>'
+    assert repr(DynamoDBSession(session._work)) == (
+        '<DynamoDBSession exclusive, loaded>'
+    )
     session.release()
 
 
@@ -330,11 +328,11 @@ def test_invalidate_forgets_and_removes(
     assert session.invalidate() is None
     assert 'a' not in session
     assert session.new and session.session_id is None
-    assert raw_item(session_id), 'not before the save'
+    assert 'Ended' not in raw_item(session_id), 'not before the save'
     wire.calls.clear()
     session.persist()
-    assert wire.calls == ['delete_item']
-    assert raw_item(session_id) is None
+    assert wire.calls == ['update_item']
+    assert 'Ended' in raw_item(session_id)
 
 
 def test_data_after_invalidate_gets_an_id_of_its_own(
@@ -349,7 +347,7 @@ def test_data_after_invalidate_gets_an_id_of_its_own(
     session.persist()
     assert session.session_id not in (None, session_id)
     assert dict(opened(session.session_id)) == {'c': 3}
-    assert raw_item(session_id) is None
+    assert 'Ended' in raw_item(session_id)
 
 
 def test_invalidate_of_a_new_session_makes_no_call(
@@ -381,7 +379,7 @@ def test_invalidated_session_is_removed_even_if_the_lock_was_taken_over(
     session.invalidate()
     taken_over(store, session_id)
     session.persist()
-    assert raw_item(session_id) is None
+    assert 'Ended' in raw_item(session_id)
 
 
 def taken_over(store: DynamoDBSessionStore, session_id: str) -> None:
@@ -484,7 +482,7 @@ def test_timeout_ends_a_session(
     request = DummyRequest()
     session = factory(request)
     session['state'] = 1
-    session.persist()
+    session._work.persist()
     later = DummyRequest(cookies={'session': session.session_id})
     now = time.time()
     monkeypatch.setattr(time, 'time', lambda: now + 5)
@@ -498,7 +496,7 @@ def test_timeout_none_is_never(
     factory = made(store, timeout=timeout)
     session = factory(DummyRequest())
     session['state'] = 1
-    session.persist()
+    session._work.persist()
     now = time.time()
     monkeypatch.setattr(time, 'time', lambda: now + 10 * 31536000)
     later = DummyRequest(cookies={'session': session.session_id})
@@ -538,7 +536,7 @@ def test_adjust_timeout_refuses_nonsense(opened: Open) -> None:
     for nonsense in (0, -1):
         with pytest.raises(ValueError, match='at least a second'):
             session.adjust_timeout(nonsense)
-    assert session.timeout is None
+    assert session.timeout == 1200
 
 
 # -- regenerate_id -------------------------------------------------------
@@ -557,7 +555,8 @@ def test_regenerated_session_moves_at_once(
     session.persist()
     assert wire.calls == ['transact_write_items']
     assert session.session_id not in (None, session_id)
-    assert raw_item(session_id) is None
+    assert 'Ended' in raw_item(session_id)
+    assert opened(session_id).new
     moved = opened(session.session_id)
     assert dict(moved) == {'a': 1, 'b': 2}
     assert moved.created == created
@@ -580,9 +579,10 @@ def test_regenerate_id_after_the_lock_was_lost_changes_nothing(
     session = opened(session_id)
     session.regenerate_id()
     taken_over(store, session_id)
+    before = raw_item(session_id)
     with pytest.raises(SessionLockLost):
         session.persist()
-    assert raw_item(session_id)
+    assert raw_item(session_id) == before
 
 
 # -- save() --------------------------------------------------------------
@@ -711,7 +711,8 @@ def test_store_that_fails_is_never_an_empty_session(
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.status_int == 503
     assert int(caught.value.headers['Retry-After']) > 0
-    assert session.stored_id is None and not session.used
+    assert caught.value.outcome == 'not saved'
+    assert not session.used
 
 
 def test_programming_errors_are_runtime_errors() -> None:
@@ -772,3 +773,277 @@ def test_timeout_that_was_not_saved_does_not_count_on_release(
     item = raw_item(session_id)
     assert item['SessionTimeout'] == {'N': '9000'}
     assert int(item['Expires']['N']) > time.time() + 8000
+
+
+# -- a session that has just ended ---------------------------------------
+
+
+@pytest.mark.parametrize('state', ['exclusive', 'optimistic'])
+def test_request_of_a_session_just_ended_stores_nothing(
+    state: str,
+    opened: Open,
+    saved: Any,
+    store: DynamoDBSessionStore,
+    wire: CountingClient,
+) -> None:
+    session_id = saved(a=1)
+    store.remove_item(session_id)
+    session = opened(session_id, state=state)
+    assert session.new and dict(session) == {}
+    assert session.session_id is None
+    assert session.is_overtaken
+    session['b'] = 2
+    wire.calls.clear()
+    with pytest.raises(SessionLockLost, match='has ended'):
+        session.persist()
+    assert wire.calls == []
+
+
+def test_request_of_a_session_long_ended_begins_a_new_one(
+    opened: Open,
+    saved: Any,
+    store: DynamoDBSessionStore,
+    client: Any,
+    raw_item: Any,
+) -> None:
+    session_id = saved(a=1)
+    store.remove_item(session_id)
+    ended = raw_item(session_id)
+    at = int(ended['Ended']['N']) - 12
+    client.put_item(
+        TableName=store.settings.table,
+        Item=ended | {'Ended': {'N': str(at)}},
+    )
+    session = opened(session_id)
+    session['b'] = 2
+    assert not session.is_overtaken
+    session.persist()
+    assert session.session_id not in (None, session_id)
+
+
+# -- within another use --------------------------------------------------
+
+
+@pytest.mark.parametrize('state', ['exclusive', 'read_only'])
+def test_session_can_not_be_used_while_it_is_loading(
+    state: str, opened: Open, saved: Any, client: Any, wire: CountingClient
+) -> None:
+    session = opened(saved(a=1), state=state)
+    refused: list[Exception] = []
+
+    def use(**parameters: Any) -> Any:
+        """As a log filter does, or an error reporter."""
+        for use in (len, lambda session: session.enter('disabled')):
+            try:
+                use(session)
+            except SessionClosed as error:
+                refused.append(error)
+        operation = 'get_item' if state == 'read_only' else 'update_item'
+        return getattr(client, operation)(**parameters)
+
+    wire.get_item = wire.update_item = use  # type: ignore[attr-defined]
+    assert dict(session) == {'a': 1}
+    assert ['being loaded' in str(error) for error in refused] == [True, True]
+    assert session.state == state
+
+
+# -- a forked process ----------------------------------------------------
+
+
+def test_forked_process_neither_saves_nor_unlocks(
+    opened: Open, saved: Any, raw_item: Any, caplog: Any
+) -> None:
+    session_id = saved(a=1)
+    session = opened(session_id)
+    session['b'] = 2
+    before = raw_item(session_id)
+
+    def unwinds() -> bool:
+        session['c'] = 3
+        session.prepare()
+        session.persist()
+        session.release()
+        return 'a forked process neither saves nor unlocks' in caplog.text
+
+    assert forked(unwinds)
+    assert raw_item(session_id) == before
+    session.persist()
+    assert dict(opened(session_id)) == {'a': 1, 'b': 2}
+
+
+def test_forked_process_releases_no_lock_of_its_parent(
+    opened: Open, saved: Any, raw_item: Any
+) -> None:
+    session = opened(saved(a=1))
+    assert session['a'] == 1
+    before = raw_item(session.session_id)
+
+    def unwinds() -> bool:
+        session.release()
+        return True
+
+    assert forked(unwinds)
+    assert raw_item(session.session_id) == before
+    session.release()
+
+
+# -- a transaction's vote ------------------------------------------------
+
+
+def test_vote_of_a_session_that_did_not_change_makes_no_call(
+    opened: Open, saved: Any, wire: CountingClient
+) -> None:
+    session_id = saved(a=1)
+    for state in ('exclusive', 'optimistic', 'read_only'):
+        session = opened(session_id, state=state)
+        assert session['a'] == 1
+        wire.calls.clear()
+        session.prepare()
+        assert wire.calls == []
+        session.release()
+    opened(session_id).prepare()
+    new = opened()
+    assert new.get('a') is None
+    new.prepare()
+    assert wire.calls == []
+
+
+def test_vote_confirms_an_old_lock_by_a_renewal(
+    table: str,
+    application: str,
+    wire: CountingClient,
+    opened: Open,
+    saved: Any,
+) -> None:
+    store = DynamoDBSessionStore(
+        wire, table=table, application=application, lock_lease=0.4
+    )
+    session = OpenedSession(UnitOfWork(store, saved(a=1)))
+    session['b'] = 2
+    wire.calls.clear()
+    session.prepare()
+    assert wire.calls == []
+    # as a process that stood still
+    held = store._locks.held(session._lock_id)
+    assert held is not None
+    held.owner = None
+    time.sleep(0.3)
+    wire.calls.clear()
+    session.prepare()
+    assert wire.calls == ['update_item']
+    session.persist()
+    assert dict(opened(session.session_id)) == {'a': 1, 'b': 2}
+
+
+@pytest.mark.parametrize('state', ['exclusive', 'optimistic'])
+@pytest.mark.parametrize('end', ['save', 'remove'])
+def test_vote_of_a_session_that_others_have_changed_fails(
+    end: str,
+    state: str,
+    opened: Open,
+    saved: Any,
+    store: DynamoDBSessionStore,
+) -> None:
+    session_id = saved(a=1)
+    session = opened(session_id, state=state)
+    session['b'] = 2
+    if state == 'exclusive':
+        held = store._locks.held(session._lock_id)
+        assert held is not None
+        held.confirmed_at -= 60
+    if end == 'remove':
+        store.remove_item(session_id)
+    else:
+        change_elsewhere(store, session_id)
+    lost = SessionLockLost if state == 'exclusive' else SessionConflict
+    with pytest.raises(lost) as error:
+        session.prepare()
+    assert IRetryableError.providedBy(error.value)
+    with pytest.raises(SessionClosed, match='transaction was aborted'):
+        session['c'] = 3
+    session.persist()
+    record = store.get_item(session_id)
+    assert (record and record.items) == (
+        None if end == 'remove' else {'a': 1, 'other': True}
+    )
+
+
+def change_elsewhere(store: DynamoDBSessionStore, session_id: str) -> None:
+    other = DynamoDBSessionStore(
+        store.client,
+        table=store.settings.table,
+        application=store.settings.application,
+        lock_lease=0.05,
+    )
+    record = other.get_item_exclusive(session_id)
+    assert record is not None and record.lock_id
+    other.set_and_release_item_exclusive(
+        session_id, {**record.items, 'other': True}, record.lock_id
+    )
+
+
+def test_vote_locks_an_optimistic_session_that_has_changed(
+    opened: Open, saved: Any, wire: CountingClient, store: Any
+) -> None:
+    session_id = saved(a=1)
+    session = opened(session_id, state='optimistic')
+    session['b'] = 2
+    wire.calls.clear()
+    session.prepare()
+    assert session.locked
+    with pytest.raises(SessionLockTimeout):
+        store.get_item_exclusive(session_id)
+    session['c'] = 3
+    session.persist()
+    assert wire.calls[0] == wire.calls[-1] == 'update_item'
+    assert dict(opened(session_id)) == {'a': 1, 'b': 2, 'c': 3}
+
+
+@pytest.mark.parametrize('state', ['exclusive', 'optimistic'])
+@pytest.mark.parametrize('new', [True, False])
+def test_vote_of_what_can_not_be_saved_fails_and_unlocks(
+    new: bool, state: str, opened: Open, saved: Any, raw_item: Any
+) -> None:
+    session_id = None if new else saved(a=1)
+    values = [object(), incompressible(250_000)]
+    errors = [SessionSerializationError, SessionTooLarge]
+    for value, raised in zip(values, errors, strict=True):
+        session = opened(session_id, state=state)
+        session['bad'] = value
+        with pytest.raises(raised):
+            session.prepare()
+        assert not session.locked
+        if session_id:
+            assert 'LockId' not in raw_item(session_id)
+
+
+def test_vote_of_a_session_just_ended_fails(
+    opened: Open, saved: Any, store: DynamoDBSessionStore
+) -> None:
+    session_id = saved(a=1)
+    store.remove_item(session_id)
+    session = opened(session_id)
+    session['b'] = 2
+    with pytest.raises(SessionLockLost):
+        session.prepare()
+
+
+@pytest.mark.parametrize('state', ['exclusive', 'optimistic'])
+def test_error_after_a_commit_says_so_and_invites_to_no_retry(
+    state: str, opened: Open, saved: Any, store: DynamoDBSessionStore
+) -> None:
+    session_id = saved(a=1)
+    for is_committed in (False, True):
+        session = opened(session_id, state=state)
+        session['b'] = 2
+        session._work.is_committed = is_committed
+        change_elsewhere(store, session_id)
+        with pytest.raises((SessionLockLost, SessionConflict)) as error:
+            session.persist()
+        said = 'database had been committed' in str(error.value)
+        assert said == is_committed
+        assert said == ('database had been committed' in error.value.args[0])
+        assert IRetryableError.providedBy(error.value) != is_committed
+        assert 'committed' not in error.value.explanation
+    for error_class in (SessionLockLost, SessionConflict):
+        assert not IRetryableError.implementedBy(error_class)

@@ -15,7 +15,8 @@ from webtest import TestApp
 from pyramid_dynamodb_session.testing import (
     SessionContract,
     Visitor,
-    session_settings,  # noqa: F401
+    read_session,
+    update_session,
 )
 from tests.apps import wsgi_app
 from tests.support.clients import Interposed
@@ -23,14 +24,84 @@ from tests.support.clients import Interposed
 embedded = pytest.mark.engines('moto', reason='it brings its own DynamoDB')
 
 
-@embedded
-def test_application_with_the_fixture(
-    session_settings: dict[str, Any],  # noqa: F811
+# -- the session of a test's browser --------------------------------------
+
+
+@pytest.fixture(
+    params=[
+        {},
+        {'secret': 's' * 32, 'cookie_name': 'mine', 'cookie_path': '/'},
+        {'encryption_keys': 'k' * 43, 'cookie_domain': 'shop.example'},
+    ],
+    ids=['plain', 'signed', 'encrypted'],
+)
+def browser(
+    request: pytest.FixtureRequest, settings: dict[str, str]
+) -> TestApp:
+    more = {f'dynamodb_session.{k}': v for k, v in request.param.items()}
+    at_domain = 'cookie_domain' in request.param
+    return TestApp(
+        wsgi_app.main(None, **settings, **more),
+        extra_environ={'HTTP_HOST': 'shop.example:80'} if at_domain else {},
+    )
+
+
+def test_session_is_there_before_the_first_request(browser: TestApp) -> None:
+    update_session(browser, {'n': 5, 'auth.userid': 'anna'})
+    assert browser.get('/count').json == {'n': 6}
+    assert read_session(browser) == {'n': 6, 'auth.userid': 'anna'}
+
+
+def test_session_that_is_there_is_changed(browser: TestApp) -> None:
+    assert read_session(browser) == {}
+    browser.get('/count')
+    cookies = browser.cookies
+    update_session(browser, {'m': 2})
+    assert browser.cookies == cookies
+    assert read_session(browser) == {'n': 1, 'm': 2}
+    assert browser.get('/count').json == {'n': 2}
+
+
+def test_cookie_of_ours_is_replaced_by_the_application_s(
+    browser: TestApp,
 ) -> None:
-    browser = TestApp(wsgi_app.main(None, **session_settings))
-    assert [browser.get('/count').json['n'] for _ in 'ab'] == [1, 2]
+    update_session(browser, {'n': 1})
+    before = browser.cookies
+    browser.get('/regenerate')
+    assert browser.get('/read').json == {'n': 1}
+    assert browser.cookies != before
+    assert len(list(browser.cookiejar)) == 1
 
 
+def test_session_that_has_ended_is_replaced(browser: TestApp) -> None:
+    update_session(browser, {'n': 1, 'm': 1})
+    before = browser.cookies
+    factory = browser.app.registry.getUtility(ISessionFactory)
+    (value,) = before.values()
+    factory.store.remove_item(factory.cookie.id_in(value.strip('"')))
+    assert read_session(browser) == {}
+    update_session(browser, {'n': 5})
+    assert browser.cookies != before
+    assert browser.get('/count').json == {'n': 6}
+    assert read_session(browser) == {'n': 6}
+
+
+def test_application_may_be_wrapped(settings: dict[str, str]) -> None:
+    app = wsgi_app.main(None, **settings)
+
+    def wrapper(environ: Any, start_response: Any) -> Any:
+        return app(environ, start_response)
+
+    browser = TestApp(wrapper)
+    update_session(browser, {'n': 1}, app)
+    assert browser.get('/count').json == {'n': 2}
+    assert read_session(browser, app) == {'n': 2}
+
+
+# -- the contract ---------------------------------------------------------
+
+
+@embedded
 @embedded
 class TestEmbedded(SessionContract):
     """As it is, on the embedded DynamoDB."""

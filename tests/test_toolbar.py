@@ -270,7 +270,7 @@ def test_panel_of_a_request_that_fails(make: Make) -> None:
     browser.get('/count')
     browser.get('/much?times=1000000', status=500)
     panel = Panel(browser)
-    assert 'over the limit of 409600' in panel.text
+    assert 'over the limit of 4194304' in panel.text
     assert panel['Outcome'] == 'not saved, only released'
     app.elsewhere.get_item_exclusive(session_id(browser))
     browser.get('/count', status=503)

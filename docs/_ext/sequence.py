@@ -16,9 +16,9 @@ from html import escape
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-#: Pixels: between two lines of life, between two steps, above the first one,
-#: and the width of a character.
-LANE, STEP, TOP, CHARACTER = 270, 36, 66, 7
+#: Pixels: between two lifelines, beside the outer ones, between two steps,
+#: above the first one, and the width of a character.
+LANE, MARGIN, STEP, TOP, CHARACTER = 270, 90, 36, 66, 7
 MESSAGE = re.compile(r'([\w ]+) -([>x]) ([\w ]+): (.*)')
 ACTION = re.compile(r'([\w ]+): (.*)')
 
@@ -43,10 +43,10 @@ class Drawing:
         self.title = title
         names = [name.strip() for name in lines[0].split(',')]
         self.x = {
-            name: LANE // 2 + LANE * index for index, name in enumerate(names)
+            name: MARGIN + LANE * index for index, name in enumerate(names)
         }
-        self.width = LANE * len(names)
-        #: where the line of a life makes room for a box
+        self.width = LANE * (len(names) - 1) + 2 * MARGIN
+        #: where a lifeline makes room for a box
         self.gaps = {name: [] for name in names}
         self.y = TOP
         self.parts = []
@@ -102,7 +102,7 @@ class Drawing:
             f'<text x="{x}" y="{y}" {style}>{escape(text)}</text>'
         )
 
-    def life(self, name):
+    def lifeline(self, name):
         x, y = self.x[name], 30
         self.text(x, 20, name, 'font-weight="bold"')
         for above, below in [*self.gaps[name], (self.y - 10, self.y)]:
@@ -111,7 +111,7 @@ class Drawing:
 
     def svg(self):
         for name in self.x:
-            self.life(name)
+            self.lifeline(name)
         title = escape(self.title)
         return (
             f'<svg viewBox="0 0 {self.width} {self.y}" width="{self.width}" '

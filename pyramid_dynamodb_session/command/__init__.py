@@ -14,7 +14,7 @@ from pyramid.exceptions import ConfigurationError
 
 from ..errors import SessionError
 from ..version import VERSION
-from . import check, scans, serve, sessions, tables
+from . import check, owners, scans, serve, sessions, tables
 from .output import Result, UsageError, flush, print_error, write
 
 DESCRIPTION = """\
@@ -43,7 +43,7 @@ VARIABLES = """\
 name=value after the command replaces a setting of the file, such as
 dynamodb_session.table=Other, or a variable that the file leaves open."""
 
-MODULES = (tables, check, scans, sessions, serve)
+MODULES = (tables, check, scans, sessions, owners, serve)
 
 
 def parser() -> argparse.ArgumentParser:

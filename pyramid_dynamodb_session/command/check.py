@@ -19,6 +19,7 @@ from ..dynamodb.client import (
     client_from_settings,
 )
 from ..dynamodb.errors import REMEDIES, error_code
+from ..dynamodb.index import find_index, index_fault, index_status
 from ..dynamodb.table import hash_key_name, time_to_live
 from ..errors import SessionError
 from ..store import DynamoDBSessionStore
@@ -102,6 +103,11 @@ def run_checks(context: Context) -> Iterator[Finding]:
     yield table
     if table.status == FAIL:
         return
+    if context.settings.owner_index is not None:
+        index = check_index(context, found['Table'])
+        yield index
+        if index.status == FAIL:
+            return
     yield check_billing(found['Table'])
     yield check_ttl(context)
     headers = found['ResponseMetadata']['HTTPHeaders']
@@ -211,6 +217,25 @@ def check_table(context: Context, table: dict[str, Any]) -> Finding:
     if status not in ('ACTIVE', 'UPDATING'):
         return Finding('table', FAIL, text, 'wait until it is ACTIVE', figures)
     return Finding('table', OK, text, figures=figures)
+
+
+def check_index(context: Context, table: dict[str, Any]) -> Finding:
+    """The index ``owner_index``, by which users are signed out everywhere."""
+    name = str(context.settings.owner_index)
+    what = 'owner index'
+    found = find_index(table, name)
+    if found is None:
+        advice = context.command_line('create-table')
+        return Finding(what, FAIL, f'there is no index {name}', advice)
+    fault = index_fault(table, found)
+    if fault:
+        advice = 'set owner_index to another name, and run create-table'
+        return Finding(what, FAIL, f'{name} {fault}', advice)
+    status = index_status(found)
+    if status == 'CREATING':
+        advice = 'wait until it is ACTIVE'
+        return Finding(what, FAIL, f'{name}, {status}', advice)
+    return Finding(what, OK, f'{name}, {status}')
 
 
 def check_billing(table: dict[str, Any]) -> Finding:

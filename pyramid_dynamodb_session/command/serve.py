@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +24,7 @@ def serve(args: argparse.Namespace) -> Result:
     needed = local.settings_for(url, settings)
     lines = [
         f'An embedded DynamoDB serves at {url} until it is interrupted.',
-        'It outlives a `pserve --reload`; what it keeps is lost when it ends.',
+        'It outlives the application; what it keeps is lost when it ends.',
     ]
     missing = {
         name: value
@@ -56,20 +55,7 @@ def make_server(port: int) -> Any:
     when the port is in use.
     """
     try:
-        from moto.server import DomainDispatcherApplication, create_backend_app
-        from werkzeug.serving import make_server
-    except ImportError as error:
-        raise ConfigurationError(
-            'the embedded DynamoDB needs moto: '
-            'pip install "pyramid_dynamodb_session[local]"'
-        ) from error
-    # it logs each request that it serves
-    logging.getLogger('werkzeug').setLevel(logging.ERROR)
-    app = DomainDispatcherApplication(create_backend_app)
-    try:
-        return make_server(
-            '127.0.0.1', port, local.one_at_a_time(app), threaded=True
-        )
+        return local.make_server(port)
     except (OSError, SystemExit) as error:
         raise ConfigurationError(
             f'port {port} can not be listened on; is it in use? Give another '
@@ -100,8 +86,8 @@ COMMANDS = {
         'run an embedded DynamoDB for development',
         """\
 Run the embedded DynamoDB of pyramid_dynamodb_session.local in a process of its
-own, on a fixed port, so that the sessions outlive each restart of `pserve
---reload`. For development only. It prints the settings that the application
+own, on a fixed port, so that the sessions outlive each restart of the
+application. For development only. It prints the settings that the application
 needs for it. Ctrl-C ends it, and what it keeps is lost.""",
         """\
 examples:

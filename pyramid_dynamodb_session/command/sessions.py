@@ -33,6 +33,7 @@ from .output import (
     size,
     timestamp,
 )
+from .owners import add_owner_argument, delete_sessions
 
 WHICH_SESSION = (
     'give the value of the cookie, the session id, or the key under which '
@@ -258,6 +259,10 @@ def unlock(args: argparse.Namespace) -> Result:
 
 
 def delete(args: argparse.Namespace) -> Result:
+    if args.owner is not None:
+        if args.session:
+            args.variables.append(args.session)
+        return delete_sessions(args)
     text = session_argument(args)
     context = Context(args)
     name, _ = find(context, text)
@@ -278,6 +283,17 @@ def add_session_argument(parser: argparse.ArgumentParser) -> None:
         help='the value of the cookie, signed or not, the session id, or the '
         'key under which it is stored; - reads it from the standard input, '
         'so that it is in no history',
+    )
+
+
+def add_delete_arguments(parser: argparse.ArgumentParser) -> None:
+    add_session_argument(parser)
+    add_owner_argument(parser, required=False)
+    parser.add_argument(
+        '--plain',
+        action='store_true',
+        help='with --owner: lines instead of a progress bar, as where there '
+        'is no terminal',
     )
 
 
@@ -322,14 +338,19 @@ example:
     ),
     'delete': Command(
         delete,
-        'delete one session, which logs its user out',
+        'delete one session, which logs its user out, or all of one user',
         """\
 Delete one session, locked or not. Its user has a new, empty one with the next
-request. A request that is holding it gets a SessionLockLost.""",
+request. A request that is holding it gets a SessionLockLost.
+
+With --owner, all sessions of one user are deleted, a hundred a second, for
+which the setting dynamodb_session.owner_index is needed. Ctrl-C stops it; what
+was deleted stays deleted.""",
         """\
-example:
+examples:
   dynamodb-session production.ini delete 'session=BZkrxMB…'
+  dynamodb-session production.ini delete --owner anna
 """,
-        add_session_argument,
+        add_delete_arguments,
     ),
 }

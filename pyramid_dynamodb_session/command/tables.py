@@ -6,6 +6,12 @@ import argparse
 import json
 from typing import Any
 
+from ..dynamodb.index import (
+    add_index,
+    find_index,
+    require_index,
+)
+from ..dynamodb.index import wait_until_active as wait_until_index_active
 from ..dynamodb.table import (
     create,
     enable_recovery,
@@ -49,6 +55,7 @@ def create_or_update(context: Context, args: argparse.Namespace) -> Result:
     if table is None or table['TableStatus'] != 'ACTIVE':
         table = wait_until_active(client, name)
     key_name = hash_key_name(name, table)
+    ensure_index(client, table, context.settings.owner_index)
     if found is not None:
         add_options(client, table, args)
     if args.point_in_time_recovery:
@@ -61,6 +68,7 @@ def create_or_update(context: Context, args: argparse.Namespace) -> Result:
         'key': key_name,
         'billing': billing(table),
         'time_to_live': ttl,
+        'owner_index': context.settings.owner_index,
         'point_in_time_recovery': args.point_in_time_recovery,
         'deletion_protection': args.deletion_protection,
         'tags': dict(args.tag),
@@ -73,6 +81,22 @@ def create_or_update(context: Context, args: argparse.Namespace) -> Result:
     verb = 'is created' if found is None else 'was there already'
     lines = [f'The table {name} {verb}.', '', *columns(item_rows, '  ')]
     return Result(data, lines, 0 if on else 1)
+
+
+def ensure_index(
+    client: Any, table: dict[str, Any], index: str | None
+) -> None:
+    """Add the index to a described `table` that has none of that name.
+
+    Raises ConfigurationError for one that can't be used.
+    """
+    if index is None:
+        return
+    if find_index(table, index) is None:
+        add_index(client, table, index)
+        wait_until_index_active(client, table['TableName'], index)
+    else:
+        require_index(client, table, index)
 
 
 def option_text(value: Any) -> str:
@@ -181,7 +205,10 @@ def print_policy(args: argparse.Namespace) -> Result:
     context = Context(args)
     arn = arn_of(context)
     application = context.settings.application
-    policies = {role: policy(role, arn, application) for role in PERMISSIONS}
+    index = context.settings.owner_index
+    policies = {
+        role: policy(role, arn, application, index) for role in PERMISSIONS
+    }
     if args.role:
         document = policies[args.role]
         return Result(document, [json.dumps(document, indent=4)])
@@ -234,7 +261,8 @@ COMMANDS = {
         """\
 Create the table that the settings name, wait until it is ACTIVE and switch
 Time to Live on. A table that is there is kept, with its billing: it only gets
-what it lacks of Time to Live and of the options below.
+what it lacks of Time to Live, of the index dynamodb_session.owner_index and of
+the options below.
 
 Billing is a setting: on demand with dynamodb_session.on_demand_capacity,
 otherwise the read_capacity_units and write_capacity_units.""",

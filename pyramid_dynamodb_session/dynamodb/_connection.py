@@ -224,8 +224,8 @@ class Pool:
 
     def _failure(self, kind: Any, error: Exception) -> Exception:
         failure: Exception = kind(
-            endpoint_url=self._origin,
-            proxy_url=self._proxy,
+            endpoint_url=str(self._origin),
+            proxy_url=str(self._proxy),
             error=str(error) or type(error).__name__,
         )
         return failure
@@ -277,27 +277,28 @@ class Connection:
 
     def _send(self, request: bytes) -> Receive:
         """Send a `request`; the function with which to read the response."""
-        opened, timeout = self._socket, self._timeout
-        deadline = time.monotonic() + timeout
-
-        def within_deadline(operation: Callable[[Any], Any], data: Any) -> Any:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise TimeoutError('timed out')
-            opened.settimeout(remaining)
-            try:
-                return operation(data)
-            finally:
-                opened.settimeout(timeout)
-
+        deadline = time.monotonic() + self._timeout
         if len(request) <= SEND_SIZE:
-            opened.sendall(request)
+            self._socket.sendall(request)
         else:
             view = memoryview(request)
             for start in range(0, len(request), SEND_SIZE):
                 part = view[start : start + SEND_SIZE]
-                within_deadline(opened.sendall, part)
-        return partial(within_deadline, opened.recv, RECEIVE_SIZE)
+                self._do_until(deadline, self._socket.sendall, part)
+        receive = self._socket.recv
+        return partial(self._do_until, deadline, receive, RECEIVE_SIZE)
+
+    def _do_until(
+        self, deadline: float, operation: Callable[[Any], Any], argument: Any
+    ) -> Any:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError('timed out')
+        self._socket.settimeout(remaining)
+        try:
+            return operation(argument)
+        finally:
+            self._socket.settimeout(self._timeout)
 
 
 def _tls_context(options: Options) -> ssl.SSLContext:

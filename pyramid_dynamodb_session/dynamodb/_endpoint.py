@@ -85,7 +85,6 @@ class Endpoint:
         self._path = url.path or '/'
         self._user_agent = config.user_agent
         self._signer = Signer(resolved.region, resolved.service)
-        self._token: str | None = None
         self._templates: dict[str, _Template] = {}
         proxy = proxy_for(resolved.url, config.proxies)
         self.pool = Pool(self._origin, proxy, options)
@@ -94,14 +93,11 @@ class Endpoint:
         self, operation: str, body: bytes, credentials: Any, timestamp: str
     ) -> bytes:
         """A signed request, as it is sent."""
-        if credentials.token != self._token:
-            self._templates = {}
-            self._token = credentials.token
         template = self._templates.get(operation)
-        if template is None:
+        if template is None or template.token != credentials.token:
             template = self._template(operation, credentials.token)
             self._templates[operation] = template
-        before_date, before_hash, signed, head = template
+        _, before_date, before_hash, signed, head = template
         authorization = self._signer.authorization(
             credentials,
             timestamp,
@@ -138,6 +134,7 @@ class Endpoint:
             *(f'{name.title()}: {value}' for name, value in sent.items()),
         ]
         return _Template(
+            token,
             before_date,
             before_hash,
             signed_headers(headers),
@@ -148,6 +145,8 @@ class Endpoint:
 class _Template(NamedTuple):
     """The requests of one operation, as far as they are all the same."""
 
+    #: Of the credentials, which refresh themselves.
+    token: str | None
     #: The canonical request up to the date; from there to the body's hash.
     before_date: str
     before_hash: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import Any, NamedTuple
@@ -15,13 +14,10 @@ LONGEST_FRAMING = 1024 * 1024
 #: Responses such as ``100 Continue`` that may come before the final one.
 MOST_INTERIM = 8
 
-#: The usual response. `http.client` reads all others.
-HEAD = re.compile(
-    rb'HTTP/1\.1 (2(?!04)\d\d|[45]\d\d)(?: [^\r\n]*)?\r\n'
-    rb'((?:[!-9;-~]+:[^\r\n]*\r\n)+)\r\n'
-)
-
-LENGTH = re.compile('[0-9]{1,18}')
+#: How the usual response begins. `http.client` reads all others.
+USUAL = {f'HTTP/1.1 {status} ': status for status in (200, 400, 413, 500, 503)}
+#: Digits of a length.
+LONGEST_LENGTH = 18
 
 #: Gives the next bytes, any number of them, and none at the end.
 Receive = Callable[[], bytes]
@@ -42,28 +38,29 @@ def read_response(first: bytes, receive: Receive) -> Response:
     :raises http.client.HTTPException: what came is no response, is too long,
         or ends in the middle; and whatever `receive` raises.
     """
-    head = HEAD.match(first)
-    if head is None:
-        return _read_unusual(first, receive)
-    lines = head[2].decode('latin-1').split('\r\n')
+    head, end, start = first.partition(b'\r\n\r\n')
+    status_line, *lines = head.decode('latin-1').split('\r\n')
     headers = {}
-    for line in lines[:-1]:
-        name, _, value = line.partition(':')
-        headers[name.lower()] = value.strip(' \t')
+    for line in lines:
+        name, _, value = line.partition(': ')
+        headers[name.lower()] = value.strip()
+    status = USUAL.get(status_line[:13])
     length = headers.get('content-length', '')
     if (
-        'transfer-encoding' in headers
-        or LENGTH.fullmatch(length) is None
-        or len(headers) != len(lines) - 1
+        status is None
+        or not end
+        # a bare line feed, a header that comes twice
+        or head.count(b'\n') != len(headers)
+        # no colon; or the line goes on with the one before
+        or '' in headers.values()
+        or 'transfer-encoding' in headers
+        or not length.isdecimal()
+        or len(length) > LONGEST_LENGTH
     ):
         return _read_unusual(first, receive)
-    body, is_exact = _read_body(first[head.end() :], int(length), receive)
-    return Response(
-        int(head[1]),
-        headers,
-        body,
-        is_exact and headers.get('connection', '').lower() != 'close',
-    )
+    body, is_exact = _read_body(start, int(length), receive)
+    is_last = 'close' in headers.get('connection', '').lower()
+    return Response(status, headers, body, is_exact and not is_last)
 
 
 def read_head(first: bytes, receive: Receive) -> HTTPResponse:
@@ -101,6 +98,8 @@ def _read_body(
 
 def _read_unusual(first: bytes, receive: Receive) -> Response:
     response = read_head(first, receive)
+    if len(set(response.msg.get_all('content-length', ()))) > 1:
+        raise HTTPException('a reply of two lengths')
     stream: Any = response.fp
     try:
         body = response.read(LONGEST_REPLY + 1)

@@ -88,7 +88,11 @@ def _retry_after(error: Exception) -> float:
     if not isinstance(error, ClientError):
         return 0
     metadata: Any = error.response['ResponseMetadata']
-    text: str = metadata['HTTPHeaders'].get('retry-after', '')
+    headers: dict[str, str] = metadata['HTTPHeaders']
+    milliseconds = headers.get('x-amz-retry-after', '')
+    if milliseconds.isascii() and milliseconds.isdecimal():
+        return float(milliseconds) / 1000
+    text = headers.get('retry-after', '')
     if text.isascii() and text.isdecimal():
         return float(text)
     try:

@@ -56,11 +56,9 @@ class Signer:
     """
 
     def __init__(self, region: str, service: str) -> None:
-        self.region = region
-        self.service = service
         self._scope = f'{region}/{service}/aws4_request'
-        #: day, secret key, signing key: replaced as a whole
-        self._cached = ('', '', b'')
+        #: day, secret key, what the two give: replaced as a whole
+        self._cached: tuple[str, str, _SigningKey] | None = None
 
     def authorization(
         self, credentials: Any, timestamp: str, request: str, signed: str
@@ -71,27 +69,44 @@ class Signer:
         :param timestamp: the request's ``X-Amz-Date``.
         :param signed: of :func:`signed_headers`.
         """
-        day = timestamp[:8]
+        scope = f'{timestamp[:8]}/{self._scope}'
         digest = sha256(request.encode()).hexdigest()
-        to_sign = (
-            f'{ALGORITHM}\n{timestamp}\n{day}/{self._scope}\n{digest}'
-        ).encode()
-        key = self._signing_key(day, credentials.secret_key)
+        to_sign = f'{ALGORITHM}\n{timestamp}\n{scope}\n{digest}'.encode()
+        key = self._signing_key(timestamp[:8], credentials.secret_key)
         return (
-            f'{ALGORITHM} '
-            f'Credential={credentials.access_key}/{day}/{self._scope}, '
-            f'SignedHeaders={signed}, '
-            f'Signature={hmac.digest(key, to_sign, "sha256").hex()}'
+            f'{ALGORITHM} Credential={credentials.access_key}/{scope}, '
+            f'SignedHeaders={signed}, Signature={key.sign(to_sign)}'
         )
 
-    def _signing_key(self, day: str, secret_key: str) -> bytes:
-        cached_day, cached_secret, key = self._cached
-        if cached_day != day or cached_secret != secret_key:
-            key = f'AWS4{secret_key}'.encode()
-            for part in (day, *self._scope.split('/')):
-                key = hmac.digest(key, part.encode(), 'sha256')
-            self._cached = (day, secret_key, key)
+    def _signing_key(self, day: str, secret_key: str) -> _SigningKey:
+        cached = self._cached
+        if cached and cached[0] == day and cached[1] == secret_key:
+            return cached[2]
+        derived = f'AWS4{secret_key}'.encode()
+        for part in (day, *self._scope.split('/')):
+            derived = hmac.digest(derived, part.encode(), 'sha256')
+        key = _SigningKey(derived)
+        self._cached = (day, secret_key, key)
         return key
+
+
+class _SigningKey:
+    """HMAC-SHA256 (RFC 2104) under one key.
+
+    Half of it depends on the key alone: done once, that is half the time of
+    ``hmac.digest``.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(64, b'\0')
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def sign(self, message: bytes) -> str:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
 
 class Clock:

@@ -13,6 +13,7 @@ from ..errors import SessionStoreUnavailable
 from ..settings import StoreSettings
 from .clock import ServerClock
 from .errors import RETRY_AFTER, error_code, remedy
+from .index import KEY_DEFINITION, index_definition, require_index
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +72,10 @@ def ensure_table(
     which table, and what would help.
     """
     try:
-        key = hash_key_name(
-            settings.table, find_table(client, settings, look_at)
-        )
+        table = find_table(client, settings, look_at)
+        key = hash_key_name(settings.table, table)
+        if settings.owner_index is not None:
+            require_index(client, table, settings.owner_index)
     except ConfigurationError:
         raise
     except Exception as error:
@@ -133,22 +135,19 @@ def create(client: Any, settings: StoreSettings, **options: Any) -> bool:
 
     :param options: of ``CreateTable``, besides.
     """
-    if settings.on_demand_capacity:
-        capacity: dict[str, Any] = {'BillingMode': 'PAY_PER_REQUEST'}
-    else:
-        capacity = {
-            'ProvisionedThroughput': {
-                'ReadCapacityUnits': settings.read_capacity_units,
-                'WriteCapacityUnits': settings.write_capacity_units,
-            }
-        }
+    capacity = capacity_of(settings)
+    attributes = [{'AttributeName': 'SessionId', 'AttributeType': 'S'}]
+    if settings.owner_index is not None:
+        attributes.append(KEY_DEFINITION)
+        index = index_definition(settings.owner_index)
+        if not settings.on_demand_capacity:
+            index |= capacity
+        options['GlobalSecondaryIndexes'] = [index]
     log.info('creating the table %s', settings.table)
     try:
         client.create_table(
             TableName=settings.table,
-            AttributeDefinitions=[
-                {'AttributeName': 'SessionId', 'AttributeType': 'S'}
-            ],
+            AttributeDefinitions=attributes,
             KeySchema=[{'AttributeName': 'SessionId', 'KeyType': 'HASH'}],
             **capacity,
             **options,
@@ -158,6 +157,18 @@ def create(client: Any, settings: StoreSettings, **options: Any) -> bool:
             return False
         raise
     return True
+
+
+def capacity_of(settings: StoreSettings) -> dict[str, Any]:
+    """The parameters of ``CreateTable`` that say how it is paid for."""
+    if settings.on_demand_capacity:
+        return {'BillingMode': 'PAY_PER_REQUEST'}
+    return {
+        'ProvisionedThroughput': {
+            'ReadCapacityUnits': settings.read_capacity_units,
+            'WriteCapacityUnits': settings.write_capacity_units,
+        }
+    }
 
 
 def wait_until_active(client: Any, table: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import functools
 import logging
 import secrets
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from .._recorder import Recorder, SessionSnapshot
 from ..dynamodb.calls import Calls, ConditionFailed, Item
@@ -29,6 +30,7 @@ from .expressions import (
     DATA,
     LOCK,
     NOT_ENDED,
+    OWNED,
     PRESENT,
     lock_held,
     overhead,
@@ -54,7 +56,11 @@ from .item import (
 )
 from .locks import Locks, Save, VersionChanged
 from .outcome import Outcome, outcome_of_optimistic
+from .owners import OwnedSession, OwnedSessions, required_index
 from .purge import Purge
+
+if TYPE_CHECKING:
+    from ..session import DynamoDBSession
 
 log = logging.getLogger(__name__)
 
@@ -188,16 +194,20 @@ class DynamoDBSessionStore:
 
         The provider's ``SetAndReleaseItemExclusive``.
         """
-        name = self._name(session_id)
         if new_item:
+            name = self._name(session_id)
             record = record or self.create_new_store_data()
             payload = payload or self.dumps(items)
             data = self._data(name, items, payload, record)
             self._put(self._new_item(name, data, record))
             return
         lock_id = str(lock_id)
+        held = self._locks.held(lock_id)
+        name = self._name(session_id) if held is None else held.name
         try:
-            record = record or self._locked_record(name, lock_id)
+            if record is None and held is not None:
+                record = held.record
+            record = record or self._locked_record(name)
             payload = payload or self.dumps(items)
             save = self._save_of(name, items, payload, record, lock_id)
         except (SessionSerializationError, SessionTooLarge):
@@ -216,20 +226,18 @@ class DynamoDBSessionStore:
         provider's ``RemoveItem``.
         """
         name = self._name(session_id)
-        try:
-            self._calls.on_item(
-                'update_item', name, **self._tombstone(lock_id)
-            )
-        except ConditionFailed as failed:
-            if lock_id is None:
-                return
-            # gone already, or the reply of our own first attempt was lost
-            item = self._calls.stored_item(name, failed)
-            if item is not None and 'Ended' not in item:
-                raise lock_lost() from None
-        finally:
-            if lock_id is not None:
-                self._locks.leave(self._calls, lock_id)
+        with self._locks.ending(self._calls, lock_id):
+            try:
+                self._calls.on_item(
+                    'update_item', name, **self._tombstone(lock_id)
+                )
+            except ConditionFailed as failed:
+                if lock_id is None:
+                    return
+                # gone already, or the reply of our first attempt was lost
+                item = self._calls.stored_item(name, failed)
+                if item is not None and 'Ended' not in item:
+                    raise lock_lost() from None
 
     def reset_item_timeout(
         self, session_id: str, *, record: SessionRecord | None = None
@@ -264,6 +272,76 @@ class DynamoDBSessionStore:
         for _ in purge.run():
             pass
         return purge.deleted
+
+    # -- the sessions of an owner ----------------------------------------
+
+    def sessions_of(self, owner: str) -> Iterator[OwnedSession]:
+        """The living sessions of an `owner`, without their data.
+
+        From the index ``owner_index``, which is eventually consistent: a
+        session that has just begun may be missing, and one that has just
+        ended may be there, for about a second. Raises
+        :class:`pyramid.exceptions.ConfigurationError` without that setting.
+        """
+        return iter(self._owned(owner))
+
+    def remove_sessions_of(
+        self, owner: str, keep: DynamoDBSession | None = None
+    ) -> int:
+        """End all sessions of an `owner`; return how many that were.
+
+        Each leaves a tombstone, as :meth:`remove_item` does, so that requests
+        on their way store nothing: :class:`SessionLockLost`, or
+        :class:`SessionConflict` for an ``optimistic`` one. A hundred sessions
+        a second are ended, and throttling is waited out.
+
+        The index is eventually consistent. It is asked until it has shown
+        none for a second, so this takes a second at least. A session that
+        gets this owner in that second may be ended or not: first change what
+        the login checks.
+
+        :param keep: a session that stays, such as ``request.session``, even
+            if it gets a new id in this request.
+        """
+        return max(self.end_sessions_of(owner, keep), default=0)
+
+    def end_sessions_of(
+        self, owner: str, keep: DynamoDBSession | None = None
+    ) -> Iterator[int]:
+        """As :meth:`remove_sessions_of`; yields the number as it goes."""
+        kept = None if keep is None else keep.session_id
+        name = None if kept is None else self._name(kept)
+        return self._owned(owner).end(name)
+
+    def hashed_owner(self, owner: str) -> str:
+        """What ``Owner`` is for an `owner`.
+
+        Raises :class:`pyramid.exceptions.ConfigurationError` without
+        ``owner_index``, and :class:`TypeError` for what is no text.
+        """
+        required_index(self.settings.owner_index)
+        if not isinstance(owner, str):
+            raise TypeError(
+                f'the owner of a session is text, not {type(owner).__name__}:'
+                ' str() makes one of the id of a user'
+            )
+        return self._name(owner)
+
+    def _owned(self, owner: str) -> OwnedSessions:
+        hashed = self.hashed_owner(owner)
+
+        def tombstone() -> dict[str, Any]:
+            return self._tombstone(None, owner=hashed)
+
+        index = required_index(self.settings.owner_index)
+        return OwnedSessions(
+            self._calls,
+            self.table,
+            index,
+            hashed,
+            tombstone,
+            self.settings.lock_lease,
+        )
 
     # -- what a living request needs besides -----------------------------
 
@@ -434,23 +512,21 @@ class DynamoDBSessionStore:
             'Key': self._calls.key(name),
             **self._tombstone(record.lock_id, record),
         }
-        try:
-            self._calls.send(
-                'transact_write_items',
-                TransactItems=[{'Put': put}, {'Update': entomb}],
-            )
-        except ConditionFailed as failed:
-            if failed.codes[:1] == ['ConditionalCheckFailed']:
-                # the new item is our own: the first attempt went through
-                return
-            if record.lock_id is not None:
-                raise lock_lost() from None
-            self._change_id_when_unlocked(
-                session_id, new_session_id, items, payload, record, failed
-            )
-        finally:
-            if record.lock_id is not None:
-                self._locks.leave(self._calls, record.lock_id)
+        with self._locks.ending(self._calls, record.lock_id):
+            try:
+                self._calls.send(
+                    'transact_write_items',
+                    TransactItems=[{'Put': put}, {'Update': entomb}],
+                )
+            except ConditionFailed as failed:
+                if failed.codes[:1] == ['ConditionalCheckFailed']:
+                    # the new item is ours: the first attempt went through
+                    return
+                if record.lock_id is not None:
+                    raise lock_lost() from None
+                self._change_id_when_unlocked(
+                    session_id, new_session_id, items, payload, record, failed
+                )
 
     def _change_id_when_unlocked(
         self,
@@ -497,6 +573,14 @@ class DynamoDBSessionStore:
         """
         self._locks.renew_while_alive(owner, lock_id)
 
+    def standstill_since(self, moment: float) -> float:
+        """Seconds for which nothing else could run; 0 for none worth it.
+
+        That is why a lock was lost, if it ended after a `moment` on the
+        monotonic clock.
+        """
+        return self._locks.standstill_since(moment)
+
     def ended_lately(self, ended: EndedSession, seconds: float) -> bool:
         """Whether a session ended within so many `seconds`."""
         return self._calls.now() - ended.at <= seconds
@@ -524,11 +608,8 @@ class DynamoDBSessionStore:
 
     # -- saving ----------------------------------------------------------
 
-    def _locked_record(self, name: str, lock_id: str) -> SessionRecord:
-        """The session under a lock, which another process may have taken."""
-        held = self._locks.held(lock_id)
-        if held is not None:
-            return held.record
+    def _locked_record(self, name: str) -> SessionRecord:
+        """The session under a lock that another process has taken."""
         item = self._calls.read(name, ConsistentRead=True)
         try:
             found = self._found(name, item)
@@ -545,24 +626,11 @@ class DynamoDBSessionStore:
         lock_id: str,
     ) -> Save:
         data = self._data(name, items, payload, record)
-        receipts = record.receipts
-        if receipts:
+        if record.receipts:
             # the list that an optimistic save has begun has no holes
-            lock = LockId.parse(lock_id)
-            receipt = lock.token[:RECEIPT_LENGTH] if lock else '-'
-            data['SavedBy'] = remembered(receipt, receipts, RECEIPTS)
-            receipts = data['SavedBy']['S'].split()
-        saved = dataclasses.replace(
-            record,
-            items={},
-            lock_id=None,
-            expires=int(data['Expires']['N']),
-            version=record.version + 1,
-            receipts=receipts,
-            payload=payload,
-            attribute=data['SessionItems'],
-        )
-        return Save(data, self._owner_removed(record), saved)
+            receipt = LockId.parse(lock_id).token[:RECEIPT_LENGTH]
+            data['SavedBy'] = remembered(receipt, record.receipts, RECEIPTS)
+        return Save(data, self._owner_removed(record), record, payload)
 
     def _put(self, item: Item) -> None:
         """Create an item; one that is there is our own, its reply lost."""
@@ -586,7 +654,10 @@ class DynamoDBSessionStore:
         }
 
     def _tombstone(
-        self, lock_id: str | None, record: SessionRecord | None = None
+        self,
+        lock_id: str | None,
+        record: SessionRecord | None = None,
+        owner: str | None = None,
     ) -> dict[str, Any]:
         """The update that ends a session.
 
@@ -595,6 +666,7 @@ class DynamoDBSessionStore:
             end for certain.
         :param record: the session that must be unchanged, if there is no
             `lock_id`.
+        :param owner: the ``Owner`` that it must have.
         """
         now = self._calls.now()
         attributes: Item = {
@@ -605,10 +677,12 @@ class DynamoDBSessionStore:
         names = {}
         removed: tuple[str, ...] = DATA
         if lock_id is not None:
-            condition, values = lock_held(lock_id)
+            condition, values = lock_held(LockId.parse(lock_id))
             removed = DATA + LOCK
         elif record is not None:
             condition, values = unchanged(record, time.time())
+        elif owner is not None:
+            condition, values = OWNED, {':owner': {'S': owner}}
         else:
             condition = f'{PRESENT} AND {NOT_ENDED}'
             names = {'#key': self.table.key_name}
@@ -645,7 +719,7 @@ class DynamoDBSessionStore:
         record: SessionRecord,
     ) -> Item:
         """The attributes that a save writes."""
-        data = self._expiry.attributes(record)
+        data = self._expiry.attributes_of_save(record)
         if record.timeout is not None:
             data['SessionTimeout'] = number(record.timeout)
         size = overhead(self.table.key_name, len(name.encode()), tuple(data))

@@ -43,6 +43,7 @@ class StoredSessions:
         self._table = table
         self._expiry = Expiry(settings)
         self._ttl_attribute = settings.ttl_attribute
+        self._owner_index = settings.owner_index
 
     def read(self, name: str) -> Item | None:
         """The item of a session; None where there is none, or it has ended."""
@@ -63,7 +64,7 @@ class StoredSessions:
         It leaves a tombstone for a minute, so that the request that holds
         the session learns that nothing of it was saved.
         """
-        now = time.time()
+        now = self._table.clock.time()
         return self._update(
             name,
             expressions.end_session(
@@ -106,6 +107,9 @@ class StoredSessions:
             'DeleteItem': ('delete_item', {**key, **never}),
             'Scan': ('scan', {'Limit': 1}),
         }
+        if self._owner_index is not None:
+            query = expressions.sessions_of(self._owner_index, name)
+            tries['Query'] = ('query', {**query, 'Limit': 1})
         return {
             action: self._is_allowed(*call) for action, call in tries.items()
         }

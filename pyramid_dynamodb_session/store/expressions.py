@@ -27,6 +27,8 @@ HELD_AS_OBSERVED = f'{LIVING} AND LockId = :holder AND LockDate = :since'
 LOCK_ID_HELD = f'LockId = :me AND {NOT_ENDED}'
 LOCK_HELD = f'{LOCK_ID_HELD} AND LockCount = :count'
 
+OWNED = f'#Owner = :owner AND {NOT_ENDED}'
+
 LOCK = ('LockId', 'LockDate')
 #: What a session that has ended has no more.
 DATA = ('SessionItems', 'SessionTimeout', 'Owner', 'Flags')
@@ -125,14 +127,12 @@ def overhead(key_name: str, key_bytes: int, written: tuple[str, ...]) -> int:
     return item_size({**LOCKED, **key, **numbers}) + len('SessionItems')
 
 
-def lock_held(lock_id: str) -> tuple[str, Item]:
+def lock_held(lock: LockId) -> tuple[str, Item]:
     """The condition that a lock is held and the session has not ended.
 
-    A `lock_id` that is none is a lock that nobody holds. The count is part
-    of the condition: a late duplicate of the call that has taken the lock
-    brings back its token, but never its count.
+    The count is part of the condition: a late duplicate of the call that has
+    taken the lock brings back its token, but never its count.
     """
-    lock = LockId.parse(lock_id) or LockId('nobody', 0)
     values: Item = {':me': {'S': lock.token}}
     if not lock.count:
         # none that makes sense was stored
@@ -219,6 +219,16 @@ def end_session(
     )
     names = {**parameters['ExpressionAttributeNames'], '#key': key_name}
     return {**parameters, 'ExpressionAttributeNames': names}
+
+
+def sessions_of(owner_index: str, owner: str) -> dict[str, Any]:
+    """The ``Query`` for the sessions of an `owner`, hashed as it is stored."""
+    return {
+        'IndexName': owner_index,
+        'KeyConditionExpression': '#owner = :owner',
+        'ExpressionAttributeNames': {'#owner': 'Owner'},
+        'ExpressionAttributeValues': {':owner': {'S': owner}},
+    }
 
 
 def expired(now: float, dead_after: float) -> tuple[str, Item]:

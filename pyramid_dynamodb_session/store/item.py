@@ -12,6 +12,7 @@ from typing import Any
 
 from ..dynamodb.calls import Item
 from ..errors import SessionSerializationError, SessionTooLarge
+from ..serializer import UnserializableValue, path_text, type_name
 from .encryption import Cipher
 
 #: DynamoDB's limit on an item, in bytes.
@@ -46,13 +47,17 @@ class LockId:
         return f'{self.count}.{self.token}'
 
     @classmethod
-    def parse(cls, lock_id: object) -> LockId | None:
-        """The lock behind an opaque ``lock_id``; None if it can be none."""
+    def parse(cls, lock_id: object) -> LockId:
+        """The lock behind an opaque ``lock_id``.
+
+        Behind any other text there is a lock that nobody holds.
+        """
         count, _, token = str(lock_id).partition('.')
-        if not (token and count.isascii() and count.isdigit()):
-            return None
+        is_number = count.isascii() and count.isdigit()
         # no more digits than a number has in DynamoDB
-        return cls(token, int(count)) if len(count) <= 38 else None
+        if token and is_number and len(count) <= 38:
+            return cls(token, int(count))
+        return cls('nobody', 0)
 
 
 @dataclasses.dataclass
@@ -110,12 +115,25 @@ class ItemCodec:
         try:
             return bytes(self._serializer.dumps(items))
         except Exception as error:
-            key = self._unserializable(items)
-            raise SessionSerializationError(
-                f'the value of session key {key!r} can not be serialized: '
-                f'{type(error).__name__}',
+            raise self._serialization_error(items, error) from error
+
+    def _serialization_error(
+        self, items: Any, error: Exception
+    ) -> SessionSerializationError:
+        if isinstance(error, UnserializableValue) and error.path:
+            key, *inner = error.path
+            what = 'has a key of type' if error.is_key else 'holds a'
+            where = f' at {path_text(tuple(inner))}' if inner else ''
+            return SessionSerializationError(
+                f'session[{key!r}] {what} {type_name(error.type)}{where}: '
+                'JSON can not store it; store its id, or set a serializer',
                 key=key,
-            ) from error
+            )
+        key = self._unserializable(items)
+        return SessionSerializationError(
+            f'session[{key!r}] can not be serialized: {type(error).__name__}',
+            key=key,
+        )
 
     def loads(self, payload: bytes) -> Any:
         """The items in a `payload` that :meth:`dumps` has made."""
@@ -177,10 +195,14 @@ class ItemCodec:
             key=lambda pair: -pair[1],
         )
         largest = tuple(sizes[:3])
+        limit = f'{size} bytes in DynamoDB, over its limit of {ITEM_LIMIT}'
+        if expanded > PAYLOAD_LIMIT:
+            limit = (
+                f'{expanded} bytes before compression, over the limit of '
+                f'{PAYLOAD_LIMIT}'
+            )
         return SessionTooLarge(
-            f'the session would take {size} bytes in DynamoDB ({expanded} '
-            f'before compression), over the limit of {ITEM_LIMIT} '
-            f'({PAYLOAD_LIMIT}); its largest keys: '
+            f'the session would take {limit}; its largest keys: '
             + ', '.join(f'{key} ({length} bytes)' for key, length in largest),
             size=size,
             largest=largest,
@@ -199,6 +221,7 @@ class ItemCodec:
             ) from error
         if not isinstance(items, dict):
             raise CorruptItem('SessionItems')
+        optional_number(item, 'LockCount')
         return SessionRecord(
             items=items,
             created=whole_number(item, 'CreateDate'),
@@ -316,11 +339,15 @@ def optional_text(item: Item, name: str) -> str | None:
 
 def receipts_of(item: Item) -> list[str]:
     """The receipts of the last saves, the newest first."""
+    if 'SavedBy' not in item:
+        return []
     return (optional_text(item, 'SavedBy') or '').split()
 
 
 def taken_over_of(item: Item) -> list[int]:
     """The counts of the last locks taken over, the newest first."""
+    if 'TakenOver' not in item:
+        return []
     counts = (optional_text(item, 'TakenOver') or '').split()
     try:
         return [int(count) for count in counts]

@@ -73,10 +73,12 @@ class HeldLock:
     owner: weakref.ref[Any] | None = None
     #: a renewal is on its way
     is_being_renewed: bool = False
+    #: the call that gives it back is on its way
+    is_being_released: bool = False
+    lock_id: str = dataclasses.field(init=False)
 
-    @property
-    def lock_id(self) -> str:
-        return str(self.lock)
+    def __post_init__(self) -> None:
+        self.lock_id = str(self.lock)
 
     def age(self) -> float:
         """Seconds since DynamoDB has confirmed it."""
@@ -199,6 +201,10 @@ class LeaseRenewer:
         self._is_running = False
         self._idle = 0
         self._held: dict[str, HeldLock] = {}
+        #: when the thread was last awake, on the monotonic clock
+        self._awake_at = 0.0
+        #: when it last slept for far too long, and for how long
+        self._standstill = (0.0, 0.0)
 
     def add(self, held: HeldLock) -> None:
         """Renew a lock from now on, for as long as its owner is alive."""
@@ -210,10 +216,22 @@ class LeaseRenewer:
         """Renew a lock no more."""
         self._held.pop(held.lock_id, None)
 
+    def standstill_since(self, moment: float) -> float:
+        """Seconds for which no other thread could run; 0 for none.
+
+        Only where that ended after a `moment` on the monotonic clock, and
+        was too long for locks to be renewed. The process was suspended; or
+        under gevent, a request has computed for so long.
+        """
+        self._look_for_standstill()
+        end, seconds = self._standstill
+        return seconds if end > moment else 0
+
     def _start(self) -> None:
         with self._mutex:
             if self._is_running:
                 return
+            self._awake_at = time.monotonic()
             self._is_running = True
         if not start_thread(self._run):
             # the next lock tries again
@@ -222,7 +240,15 @@ class LeaseRenewer:
     def _run(self) -> None:
         while self._is_needed():
             time.sleep(self._lease / 6)
+            self._look_for_standstill()
+            self._awake_at = time.monotonic()
             self._renew_due()
+
+    def _look_for_standstill(self) -> None:
+        now = time.monotonic()
+        seconds = now - self._awake_at
+        if self._is_running and seconds > self._lease / 2:
+            self._standstill = (now, seconds)
 
     def _is_needed(self) -> bool:
         """False, and the thread is over, after a lease with nothing held."""
@@ -231,6 +257,8 @@ class LeaseRenewer:
             if self._idle > 6:
                 self._idle = 0
                 self._is_running = False
+                # a lock that came meanwhile may have seen it running
+                self._is_running = bool(self._held)
             return self._is_running
 
     def _renew_due(self) -> None:
@@ -253,7 +281,9 @@ class LeaseRenewer:
             held.is_being_renewed = False
         if is_held:
             held.renewals += 1
-        elif self._held.pop(held.lock_id, None) is not None:
+            return
+        is_lost = self._held.pop(held.lock_id, None) is not None
+        if is_lost and not held.is_being_released:
             log.warning(
                 'the lock of a request in progress was taken over, or its '
                 'session has ended'

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from .._threads import server_threads
 from ..errors import SessionLockTimeout
@@ -27,6 +28,8 @@ class Ticket:
 
     #: Set once it is the head; only who must wait has one.
     called: threading.Event
+    #: What the process knows of its locks, as the locks have it.
+    process: Any
 
     def __init__(self, name: str, request_line: Callable[[], str]) -> None:
         self.name = name
@@ -234,16 +237,26 @@ class LockQueue:
         :param must_yield: the next one lets other processes go first.
         """
         with self._mutex:
-            queue = self._queues.get(ticket.name)
-            if queue is None or ticket not in queue:
-                return
-            if queue[0] is not ticket:
-                queue.remove(ticket)
-                self._count_called(ticket)
-                return
-            self._call_next(ticket.name)
-            if queue:
-                queue[0].must_yield = must_yield
+            self._leave(ticket, must_yield)
+
+    def give_up(self, ticket: Ticket) -> HeldLock | None:
+        """Leave, unless the lock was handed on to this ticket meanwhile."""
+        with self._mutex:
+            if ticket.held is None:
+                self._leave(ticket, must_yield=False)
+            return ticket.held
+
+    def _leave(self, ticket: Ticket, must_yield: bool) -> None:
+        queue = self._queues.get(ticket.name)
+        if queue is None or ticket not in queue:
+            return
+        if queue[0] is not ticket:
+            queue.remove(ticket)
+            self._count_called(ticket)
+            return
+        self._call_next(ticket.name)
+        if queue:
+            queue[0].must_yield = must_yield
 
     def _call_next(self, name: str) -> None:
         queue = self._queues[name]

@@ -7,7 +7,8 @@ import logging
 import math
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .._process import PerProcess
@@ -38,6 +39,7 @@ from .item import (
     ended_session,
     number,
     optional_number,
+    receipts_of,
     remembered,
     taken_over_of,
     whole_number,
@@ -68,13 +70,26 @@ class VersionChanged(Exception):
 class Save:
     """What a holder wants stored when it gives the lock back.
 
-    ``attributes`` are set and ``removed`` ones removed; ``record`` is the
-    session as it is stored then.
+    ``attributes`` are set and ``removed`` ones removed.
     """
 
     attributes: Item
     removed: tuple[str, ...]
     record: SessionRecord
+    payload: bytes
+
+    def saved_record(self) -> SessionRecord:
+        """The session as it is stored then."""
+        return dataclasses.replace(
+            self.record,
+            items={},
+            lock_id=None,
+            expires=int(self.attributes['Expires']['N']),
+            version=self.record.version + 1,
+            receipts=receipts_of(self.attributes),
+            payload=self.payload,
+            attribute=self.attributes['SessionItems'],
+        )
 
 
 class ProcessLocks:
@@ -130,8 +145,10 @@ class Locks:
         """
         start = time.monotonic()
         deadline = start + self._settings.lock_wait
-        queue = self._process.get().queue
+        process = self._process.get()
+        queue = process.queue
         ticket = queue.enter(name, calls.recorder.request_line)
+        ticket.process = process
         try:
             queue.wait(ticket, deadline)
             found = self._acquire_as_head(calls, ticket, deadline, version)
@@ -164,11 +181,9 @@ class Locks:
 
     def _leave(self, calls: Calls, ticket: Ticket) -> None:
         """Give up waiting; a lock on its way here goes to the next one."""
-        held = ticket.held
-        if held is None:
-            self._process.get().queue.leave(ticket)
-        else:
-            self.forget(calls, held.lock_id)
+        held = ticket.process.queue.give_up(ticket)
+        if held is not None:
+            ticket.process.holders.pop(held.lock_id, None)
             self._pass_on(calls, ticket, held)
 
     def _acquire_as_head(
@@ -184,7 +199,7 @@ class Locks:
         record = held.record
         if version not in (None, record.version):
             raise VersionChanged(self._version_item(record))
-        self._process.get().holders[held.lock_id] = ticket
+        ticket.process.holders[held.lock_id] = ticket
         return dataclasses.replace(
             record,
             items=self._codec.loads(record.payload),
@@ -205,7 +220,7 @@ class Locks:
         deadline: float,
         version: int | None,
     ) -> SessionRecord | EndedSession | None:
-        queue = self._process.get().queue
+        queue = ticket.process.queue
         wait = LockWait(self._lease, deadline, ticket.abandoned_lock)
         if ticket.must_yield:
             yield_to_other_processes()
@@ -224,47 +239,46 @@ class Locks:
                 continue
             started = time.monotonic()
             item = self._try_to_lock(calls, ticket, observed, version)
-            taken_from, observed = observed, self._holder(item)
-            if item is None or 'Ended' in item:
-                return None if item is None else ended_session(item)
-            if observed is not None and observed.token == ticket.token:
-                if taken_from is not None:
-                    self._report_take_over(calls, taken_from, wait)
-                record = self._hold(ticket, item, observed, started)
-                if version_differs(item, version):
-                    # handed on by a save whose reply was lost
-                    raise VersionChanged(item)
+            if item is None:
+                return None
+            is_ours = 'Ended' not in item and (
+                item.get('LockId') == {'S': ticket.token}
+            )
+            if is_ours:
+                if observed is not None:
+                    self._report_take_over(calls, observed, wait)
+                record = self._hold(ticket, item, started)
+            if version_differs(item, version):
+                # what is ours by now was handed on by a save whose reply was
+                # lost: it goes back
+                raise VersionChanged(item)
+            if is_ours:
                 return record
+            if 'Ended' in item:
+                return ended_session(item)
+            taken_from, observed = observed, self._holder(item)
             if observed is None or taken_from == observed:
                 if not is_unexpired(item):
                     return None
-                if version_differs(item, version):
-                    raise VersionChanged(item)
                 # refused though nothing stands in the way, for ever maybe
                 wait.back_off()
 
     def _hold(
-        self,
-        ticket: Ticket,
-        item: Item,
-        observed: ObservedLock,
-        started: float,
+        self, ticket: Ticket, item: Item, started: float
     ) -> SessionRecord:
         """The session, which is locked by now; CorruptItem if it is none."""
-        lock = LockId(ticket.token, observed.count)
-        process = self._process.get()
+        lock = LockId(ticket.token, lock_count(item))
+        lock_id = str(lock)
         try:
             record = self._codec.record(item, ticket.name)
-            record.lock_id = str(lock)
-            date = int(float(observed.date))
+            record.lock_id = lock_id
+            date = whole_number(item, 'LockDate')
         except CorruptItem:
-            self._release_by_call(self._calls, ticket.name, str(lock), None)
+            self._release_by_call(self._calls, ticket.name, lock, None)
             raise
-        # its items are the request's own, to change as it likes
-        stored = dataclasses.replace(record, items={})
-        held = HeldLock(ticket.name, lock, stored, date, started)
-        process.queue.hold(ticket, held)
-        process.holders[held.lock_id] = ticket
+        held = HeldLock(ticket.name, lock, record, date, started)
+        ticket.process.queue.hold(ticket, held)
+        ticket.process.holders[lock_id] = ticket
         return record
 
     def _report_take_over(
@@ -379,7 +393,7 @@ class Locks:
         """Give a lock another lease; False if it is held no more."""
         held = self.held(lock_id)
         if held is None:
-            lock = LockId.parse(lock_id) or LockId('nobody', 0)
+            lock = LockId.parse(lock_id)
             record = SessionRecord({}, created=0, expires=0)
             held = HeldLock(name, lock, record, 0, 0)
             return self._renew(held, slides=False)
@@ -393,7 +407,7 @@ class Locks:
         return held.age() < self._lease / 2 or self._renew(held)
 
     def _renew(self, held: HeldLock, slides: bool = True) -> bool:
-        condition, values = lock_held(held.lock_id)
+        condition, values = lock_held(held.lock)
         # it always moves, so that whoever waits sees every renewal
         date = max(int(self._calls.now()), held.date + 1)
         attributes: Item = {'LockDate': number(date)}
@@ -430,45 +444,69 @@ class Locks:
             held.owner = weakref.ref(owner)
             self._process.get().renewer.add(held)
 
+    def standstill_since(self, moment: float) -> float:
+        """Seconds for which no lock of this process could be renewed."""
+        return self._process.get().renewer.standstill_since(moment)
+
     # -- give back -------------------------------------------------------
 
-    def forget(self, calls: Calls, lock_id: str) -> Ticket | None:
-        """This request holds the lock no more; the ticket that it had."""
+    @contextmanager
+    def _releasing(
+        self, calls: Calls, lock_id: str
+    ) -> Iterator[tuple[Ticket, HeldLock] | None]:
+        """Give back a lock, which is renewed until that is done.
+
+        None where this process does not hold it.
+        """
         process = self._process.get()
         ticket = process.holders.pop(lock_id, None)
-        if ticket is not None and ticket.held is not None:
-            process.renewer.discard(ticket.held)
-            calls.recorder.record_renewals(ticket.held.renewals)
-        return ticket
+        if ticket is None or ticket.held is None:
+            yield None
+            return
+        held = ticket.held
+        held.is_being_released = True
+        try:
+            yield ticket, held
+        finally:
+            process.renewer.discard(held)
+            calls.recorder.record_renewals(held.renewals)
 
-    def leave(self, calls: Calls, lock_id: str) -> None:
-        """The lock is gone, with the session or by somebody's take-over."""
-        ticket = self.forget(calls, lock_id)
-        if ticket is not None:
-            self._process.get().queue.leave(ticket)
+    @contextmanager
+    def ending(self, calls: Calls, lock_id: str | None) -> Iterator[None]:
+        """Make a call that ends the session, or moves it, under a lock."""
+        if lock_id is None:
+            yield
+            return
+        with self._releasing(calls, lock_id) as holder:
+            try:
+                yield
+            finally:
+                if holder is not None:
+                    ticket, _ = holder
+                    ticket.process.queue.leave(ticket)
 
     def release(self, calls: Calls, name: str, lock_id: str) -> None:
         """Give the lock back, or on, with nothing to save.
 
         A lost lock is no error.
         """
-        ticket = self.forget(calls, lock_id)
-        held = None if ticket is None else ticket.held
-        if ticket is None or held is None:
-            self._release_by_call(calls, name, lock_id, None)
-        else:
-            self._pass_on(calls, ticket, held)
+        with self._releasing(calls, lock_id) as holder:
+            if holder is None:
+                lock = LockId.parse(lock_id)
+                self._release_by_call(calls, name, lock, None)
+            else:
+                self._pass_on(calls, *holder)
 
     def _pass_on(self, calls: Calls, ticket: Ticket, held: HeldLock) -> None:
         """Hand a lock on as it is, without a call; or release it."""
-        queue = self._process.get().queue
+        queue = ticket.process.queue
         is_fresh = held.age() < self._lease / 2
         if is_fresh and not held.is_turn_over() and queue.next_ticket(ticket):
             handed_on = queue.hand_on(ticket, held.inherited())
             if handed_on is not HandOn.NOBODY_WAITS:
                 return
         try:
-            self._release_by_call(calls, held.name, held.lock_id, held.record)
+            self._release_by_call(calls, held.name, held.lock, held.record)
         finally:
             queue.leave(ticket, must_yield=held.is_turn_over())
 
@@ -476,13 +514,13 @@ class Locks:
         self,
         calls: Calls,
         name: str,
-        lock_id: str,
+        lock: LockId,
         record: SessionRecord | None,
     ) -> None:
-        condition, values = lock_held(lock_id)
+        condition, values = lock_held(lock)
         parameters = update(
             # of unknown age and timeout, it slides by nothing
-            self._expiry.attributes(record) if record else {},
+            self._expiry.attributes_of_save(record) if record else {},
             condition,
             values,
             remove=LOCK,
@@ -497,27 +535,26 @@ class Locks:
         self, calls: Calls, name: str, lock_id: str, save: Save
     ) -> Outcome:
         """Save the session and give the lock back, or on, in one call."""
-        ticket = self.forget(calls, lock_id)
-        held = None if ticket is None else ticket.held
-        if ticket is None or held is None:
-            return self._save_by_call(calls, name, lock_id, save, {}, LOCK)
-        queue = self._process.get().queue
-        heir = None if held.is_turn_over() else queue.next_ticket(ticket)
-        if heir is None:
-            return self._save_and_release(calls, ticket, held, save)
-        return self._save_and_hand_on(calls, ticket, held, heir, save)
+        with self._releasing(calls, lock_id) as holder:
+            if holder is None:
+                lock = LockId.parse(lock_id)
+                return self._save_by_call(calls, name, lock, save, {}, LOCK)
+            ticket, held = holder
+            queue = ticket.process.queue
+            heir = None if held.is_turn_over() else queue.next_ticket(ticket)
+            if heir is None:
+                return self._save_and_release(calls, ticket, held, save)
+            return self._save_and_hand_on(calls, ticket, held, heir, save)
 
     def _save_and_release(
         self, calls: Calls, ticket: Ticket, held: HeldLock, save: Save
     ) -> Outcome:
         try:
             return self._save_by_call(
-                calls, held.name, held.lock_id, save, {}, LOCK, held.age()
+                calls, held.name, held.lock, save, {}, LOCK, held.age()
             )
         finally:
-            self._process.get().queue.leave(
-                ticket, must_yield=held.is_turn_over()
-            )
+            ticket.process.queue.leave(ticket, must_yield=held.is_turn_over())
 
     def _save_and_hand_on(
         self,
@@ -536,7 +573,7 @@ class Locks:
             outcome = self._save_by_call(
                 calls,
                 held.name,
-                held.lock_id,
+                held.lock,
                 save,
                 {'LockId': {'S': heir.token}, 'LockDate': number(date)},
                 (),
@@ -549,11 +586,12 @@ class Locks:
             outcome = Outcome.SAVED
         finally:
             if not is_handed_on:
-                self._process.get().queue.leave(ticket)
+                ticket.process.queue.leave(ticket)
         if is_handed_on:
             inherited = held.inherited()
             inherited.lock = lock
-            inherited.record = save.record
+            inherited.lock_id = str(lock)
+            inherited.record = save.saved_record()
             inherited.date = date
             inherited.confirmed_at = started
             self._hand_on(calls, ticket, inherited)
@@ -561,22 +599,22 @@ class Locks:
 
     def _hand_on(self, calls: Calls, ticket: Ticket, held: HeldLock) -> None:
         """Give a lock to the next in line; release it if nobody is."""
-        handed_on = self._process.get().queue.hand_on(ticket, held)
+        handed_on = ticket.process.queue.hand_on(ticket, held)
         if handed_on is HandOn.NOBODY_WAITS:
-            self._release_by_call(calls, held.name, held.lock_id, held.record)
+            self._release_by_call(calls, held.name, held.lock, held.record)
 
     def _save_by_call(
         self,
         calls: Calls,
         name: str,
-        lock_id: str,
+        lock: LockId,
         save: Save,
         lock_attributes: Item,
         removed: tuple[str, ...],
         age: float = 0,
         handed_on: LockId | None = None,
     ) -> Outcome:
-        condition, values = lock_held(lock_id)
+        condition, values = lock_held(lock)
         if age > self._lease:
             # others may have seen it expire meanwhile
             condition = f'{condition} AND {UNEXPIRED}'
@@ -593,7 +631,7 @@ class Locks:
             calls.on_item('update_item', name, **parameters)
         except ConditionFailed as failed:
             item = calls.stored_item(name, failed)
-            outcome = outcome_under_lock(failed, item, LockId.parse(lock_id))
+            outcome = outcome_under_lock(failed, item, lock)
             if outcome is not Outcome.SAVED or handed_on is None:
                 return outcome
             if not is_locked_by(item or {}, handed_on):

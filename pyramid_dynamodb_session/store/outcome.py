@@ -33,7 +33,7 @@ class Outcome(enum.Enum):
 
 
 def outcome_under_lock(
-    failed: ConditionFailed, item: Item | None, lock: LockId | None
+    failed: ConditionFailed, item: Item | None, lock: LockId
 ) -> Outcome:
     """What became of a write that asks for the lock that it held.
 
@@ -41,7 +41,7 @@ def outcome_under_lock(
 
     :param item: what stood there when the write was refused.
     """
-    if failed.is_only_attempt or lock is None:
+    if failed.is_only_attempt:
         return Outcome.NOT_SAVED
     if item is None:
         return Outcome.UNKNOWN

@@ -32,23 +32,37 @@ PERMISSIONS = {
 }
 
 
-def policy(role: str, arn: str, application: str | None) -> dict[str, Any]:
+#: Those who query the index of ``owner_index``, where there is one.
+INDEX_ROLES = {'runtime', 'operator'}
+
+
+def policy(
+    role: str,
+    arn: str,
+    application: str | None,
+    owner_index: str | None = None,
+) -> dict[str, Any]:
     """The IAM policy of one of :data:`PERMISSIONS`, for the table `arn`.
 
     With an `application`, calls on items are allowed on its sessions only.
     """
     on_items, on_table = PERMISSIONS[role]
-    if application is None or not on_items:
-        statements = [statement(arn, *on_items, *on_table)]
-    else:
+    condition: dict[str, Any] = {}
+    if application is not None:
         # as long as a hash: a * would match the keys of shop-eu for shop
         pattern = f'{escaped(application)}-{"?" * 43}'
         keys = {'dynamodb:LeadingKeys': [pattern]}
+        condition = {'Condition': {'ForAllValues:StringLike': keys}}
+    if condition and on_items:
         statements = [
             statement(arn, *on_table),
-            statement(arn, *on_items)
-            | {'Condition': {'ForAllValues:StringLike': keys}},
+            statement(arn, *on_items) | condition,
         ]
+    else:
+        statements = [statement(arn, *on_items, *on_table)]
+    if owner_index is not None and role in INDEX_ROLES:
+        index = f'{arn}/index/{owner_index}'
+        statements.append(statement(index, 'Query') | condition)
     return {'Version': '2012-10-17', 'Statement': statements}
 
 

@@ -1,6 +1,6 @@
 """The debug toolbar's panel: what a request did with its session.
 
-It shows what was noted on the way, and makes no call of its own.
+It shows what was recorded during the request, and makes no call of its own.
 """
 
 from __future__ import annotations
@@ -36,31 +36,30 @@ OUTCOMES = {
 HIDDEN = 35
 
 
-class Notes:
-    """What was noted of one session, in the words of the panel."""
+class SessionReport:
+    """What a request did with one session, as the panel shows it."""
 
     def __init__(self, session: DynamoDBSession) -> None:
         self._recorder = recorder_of(session)
         #: the seconds that each kind of event took, the last of its kind
         self._seconds = {
-            happening.kind: happening.seconds
-            for happening in self._recorder.events
+            event.kind: event.seconds for event in self._recorder.events
         }
         self.state = session.state
         self.error = self._recorder.error
         self.calls = [
-            (call, self._told_by(number))
+            (call, self._events_after(number))
             for number, call in enumerate(self._recorder.calls, 1)
         ]
         self.seconds = sum(call.seconds for call in self._recorder.calls)
         self.units = sum(call.units or 0 for call in self._recorder.calls)
 
-    def _told_by(self, number: int) -> str:
-        """What had notify when a call, of this `number`, was made."""
+    def _events_after(self, number: int) -> str:
+        """The events between the call of this `number` and the next one."""
         return ', '.join(
-            words(happening.kind)
-            for happening in self._recorder.events
-            if happening.calls == number and happening.kind != SessionUsed
+            event_words(event.kind)
+            for event in self._recorder.events
+            if event.calls == number and event.kind != SessionUsed
         )
 
     @property
@@ -117,11 +116,21 @@ class Notes:
         return ', '.join(lock) or 'not taken'
 
     @property
+    def waited(self) -> float:
+        """Seconds that the request waited for the lock."""
+        if LockTimedOut in self._seconds:
+            return self._seconds[LockTimedOut]
+        return self._seconds.get(LockWaited, 0)
+
+    @property
     def in_use(self) -> str:
-        """How long the session was in use."""
+        """How long the session was in use, without waiting for its lock."""
         if SessionUsed not in self._seconds:
             return ''
-        return duration(self._seconds[SessionUsed])
+        worked = duration(self._seconds[SessionUsed] - self.waited)
+        if not self.waited:
+            return worked
+        return f'{worked}, after waiting {duration(self.waited)} for the lock'
 
     @property
     def keys(self) -> list[tuple[str, int, str]]:
@@ -141,7 +150,7 @@ def recorder_of(session: DynamoDBSession) -> RequestRecorder:
     recorder = session._work.recorder
     if isinstance(recorder, RequestRecorder):
         return recorder
-    return RequestRecorder(str, lambda: None)
+    return RequestRecorder()
 
 
 def change(after: bytes, before: bytes | None) -> str:
@@ -150,7 +159,7 @@ def change(after: bytes, before: bytes | None) -> str:
     return '' if after == before else 'changed'
 
 
-def words(event: type[SessionEvent]) -> str:
+def event_words(event: type[SessionEvent]) -> str:
     """``LockTaken`` as ``lock taken``."""
     return re.sub('(?<!^)(?=[A-Z])', ' ', event.__name__).lower()
 
@@ -188,25 +197,30 @@ class DynamoDBSessionPanel(DebugPanel):
 
     @property
     def nav_subtitle(self) -> str:
-        """The number of calls, in the panel's tab."""
-        number = sum(len(notes.calls) for notes in self._notes())
-        return f'{number} call{"" if number == 1 else "s"}'
+        """The number of calls and the wait, in the panel's tab."""
+        reports = self._reports()
+        number = sum(len(report.calls) for report in reports)
+        calls = f'{number} call{"" if number == 1 else "s"}'
+        waited = sum(report.waited for report in reports)
+        return f'{calls}, waited {waited * 1000:,.0f} ms' if waited else calls
 
     def render_vars(self, request: Any) -> dict[str, Any]:
         # not earlier: the last call may come after the toolbar
-        return {'sessions': self._notes(), 'limit': ITEM_LIMIT}
+        return {'sessions': self._reports(), 'limit': ITEM_LIMIT}
 
-    def _notes(self) -> list[Notes]:
-        return [Notes(session) for session in sessions_of(self._request)]
+    def _reports(self) -> list[SessionReport]:
+        return [
+            SessionReport(session) for session in sessions_of(self._request)
+        ]
 
 
 def listen(config: Any) -> None:
-    """Subscribe in the application: notes are taken only for somebody."""
+    """Subscribe in the application, so that its requests are recorded."""
     config.add_subscriber(ignore, SessionEvent)
 
 
 def ignore(event: SessionEvent) -> None:
-    """What has notify is in the notes."""
+    """The panel reads the recorder, not the event."""
 
 
 def includeme(config: Any) -> None:

@@ -33,7 +33,7 @@ from tests.support.command import (
     'name',
     [
         *('create-table', 'check', 'purge', 'show', 'unlock', 'delete'),
-        *('policy', 'stats', 'serve'),
+        *('policy', 'stats', 'serve', 'sessions'),
     ],
 )
 def test_help_of_each_command_has_an_example(command: Run, name: str) -> None:

@@ -169,6 +169,31 @@ def test_policy_of_one_role_is_ready_for_iam(
     assert pattern.startswith(f'{application}-')
 
 
+@pytest.mark.parametrize('role', ['runtime', 'operator'])
+def test_policy_allows_to_query_the_index_only_where_it_is_set(
+    command: Run, client: Any, table: str, application: str, role: str
+) -> None:
+    arn = client.describe_table(TableName=table)['Table']['TableArn']
+    words = ('policy', '--role', role)
+    assert 'Query' not in command(*words).out
+    index = f'{PREFIX}owner_index=Owner-index'
+    *_, query = command(*words, index).data['Statement']
+    assert query['Action'] == ['dynamodb:Query']
+    assert query['Resource'] == f'{arn}/index/Owner-index'
+    keys = query['Condition']['ForAllValues:StringLike']
+    (pattern,) = keys['dynamodb:LeadingKeys']
+    assert pattern.startswith(f'{application}-')
+    anyone = command(*words, index, f'{PREFIX}application=')
+    assert 'Condition' not in anyone.data['Statement'][-1]
+
+
+def test_policy_of_the_deployer_queries_nothing(command: Run) -> None:
+    index = f'{PREFIX}owner_index=Owner-index'
+    output = command('policy', '--role', 'deployer', index)
+    assert 'Query' not in output.out
+    assert 'UpdateTable' in output.out
+
+
 def test_policy_of_a_table_that_can_not_be_reached(
     command: Run, use: Callable[[Any], None], client: Any
 ) -> None:

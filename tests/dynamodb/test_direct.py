@@ -605,6 +605,26 @@ def test_retry_after_is_honoured(wire: Wire, pauses: list[float]) -> None:
     assert 2 <= pauses[1] <= 4
 
 
+@pytest.mark.parametrize(
+    ('header', 'least'),
+    [
+        ('x-amz-retry-after: 1500', 1.5),
+        ('x-amz-retry-after: soon', 0),
+        ('Retry-After: soon', 0),
+        ('Retry-After: -3', 0),
+        ('Retry-After: Sun, 30 Aug 99999 12:36:00 GMT', 0),
+        ('Retry-After: Sun, 30 Aug 2015 12:36:00 GMT', 0),
+    ],
+)
+def test_a_pause_that_the_server_asks_for(
+    wire: Wire, pauses: list[float], header: str, least: float
+) -> None:
+    wire.answers = [answer(b'', '503 Busy', header), answer()]
+    get(direct_client(wire.url))
+    (pause,) = pauses
+    assert least <= pause <= least + 0.05
+
+
 def test_a_long_retry_after_is_for_the_caller(
     wire: Wire, pauses: list[float]
 ) -> None:

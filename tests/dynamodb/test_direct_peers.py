@@ -94,7 +94,7 @@ def test_connections_closed_while_idle_cost_no_attempt(wire: Wire) -> None:
     'last',
     [
         answer(b'{}', '200 OK', 'Connection: close'),
-        answer(b'{}', '200 OK', 'connection: Close'),
+        answer(b'{}', '200 OK', 'connection: x, Close'),
         answer().replace(b'HTTP/1.1', b'HTTP/1.0'),
         # an answer to a question that was never asked
         answer() + answer(b'{"Item":{"N":{"S":"not yours"}}}'),
@@ -270,6 +270,30 @@ def test_the_time_is_up_between_two_pieces(
         get(client)
 
 
+def test_a_piece_may_take_no_longer_than_is_left(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeouts = []
+
+    class Socket(socket.socket):
+        def settimeout(self, seconds: float | None) -> None:
+            timeouts.append(seconds)
+
+    class Time:
+        seconds = iter([0.0, 3.0])
+
+        def monotonic(self) -> float:
+            return next(self.seconds)
+
+    monkeypatch.setattr(_connection, 'time', Time())
+    with Socket() as opened:
+        opened.connect(('127.0.0.1', wire.port))
+        connection = _connection.Connection(opened, 5)
+        request = b'POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n'
+        assert connection.exchange_head(request) == 200
+    assert timeouts == [5, 2, 5]
+
+
 def test_a_peer_that_takes_a_request_byte_by_byte(
     environ: pytest.MonkeyPatch,
 ) -> None:
@@ -339,6 +363,7 @@ def test_a_reply_without_end(
     [
         b'HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\n{}',
         b'HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n{}',
+        b'HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n{}' % (b'9' * 5000),
         b'HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\n{}',
         b'HTTP/1.1 200 OK\r\nno header\r\nContent-Length: 2\r\n\r\n{}',
         b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n'
@@ -362,6 +387,13 @@ def test_a_garbled_head(wire: Wire, head: bytes) -> None:
     else:
         del reply['ResponseMetadata']
         assert reply == {}
+
+
+def test_a_reply_of_two_lengths(wire: Wire) -> None:
+    lengths = b'Content-Length: 9\r\nContent-Length: 2\r\n\r\n'
+    wire.answers = [b'HTTP/1.1 200 OK\r\n' + lengths + b'{}       ']
+    with pytest.raises(HTTPClientError):
+        get(direct_client(wire.url, retries=ONCE))
 
 
 # gevent

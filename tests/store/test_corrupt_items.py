@@ -15,9 +15,7 @@ from tests.support.sessions import (
     ID,
     Plant,
     RawItem,
-    items,
     raw,
-    save_optimistically,
 )
 
 PACKED = zlib.compress(b'{"n":1}')
@@ -48,6 +46,13 @@ CORRUPT = {
     'lock count as a fraction': {'LockCount': {'N': '1.5'}},
     'lock count below zero': {'LockCount': {'N': '-5'}},
     'lock count beyond counting': {'LockCount': {'N': '1' * 38}},
+    'version of the data as text': {'Version': {'S': '1'}},
+    'version of the data below zero': {'Version': {'N': '-1'}},
+    'take-overs as a number': {'TakenOver': {'N': '1'}},
+    'take-overs that are no counts': {'TakenOver': {'S': '2 x'}},
+    'receipts as a number': {'SavedBy': {'N': '1'}},
+    'owner as a number': {'Owner': {'N': '1'}},
+    'end as text': {'Ended': {'S': '1'}},
     'timeout as text': {'SessionTimeout': {'S': '1'}},
     'timeout below zero': {'SessionTimeout': {'N': '-1'}},
 }
@@ -118,11 +123,3 @@ def test_corrupt_take_over_count_is_a_lost_lock(
     with pytest.raises(SessionLockLost):
         store.set_and_release_item_exclusive(ID, {'n': 2}, '3.token')
     assert raw(raw_item) == item
-
-
-def test_corrupt_tokens_of_optimistic_saves_are_none(
-    store: DynamoDBSessionStore, plant: Plant
-) -> None:
-    plant(SavedBy={'N': '1'})
-    save_optimistically(store, store.get_item(ID), n=2)
-    assert items(store) == {'n': 2}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pyramid_dynamodb_session import DynamoDBSessionStore, SessionLockLost
-from pyramid_dynamodb_session.session import new_session_id
 from pyramid_dynamodb_session.store.item import SessionRecord
+from pyramid_dynamodb_session.unit_of_work import new_session_id
 
 
 class LateClient:
@@ -143,3 +143,25 @@ def test_late_lock_of_a_request_that_still_waits_is_its_own(
     assert record.items == {'n': 1}
     save(late_store, session_id, record, 2)
     assert stored(store, session_id) == 2
+
+
+@pytest.mark.parametrize('end', ['remove', 'move'])
+def test_late_create_brings_no_ended_session_back(
+    end: str,
+    late: LateClient,
+    late_store: DynamoDBSessionStore,
+    client: Any,
+) -> None:
+    session_id, moved = new_session_id(), new_session_id()
+    late_store.set_and_release_item_exclusive(session_id, {'n': 1}, None, True)
+    record = locked(late_store, session_id)
+    if end == 'remove':
+        late_store.remove_item(session_id, record.lock_id)
+    else:
+        late_store.change_session_id(
+            session_id, moved, record.items, record.payload, record
+        )
+    with pytest.raises(client.exceptions.ConditionalCheckFailedException):
+        late.again(0)
+    assert late_store.get_item(session_id) is None
+    assert (late_store.get_item(moved) is None) == (end == 'remove')

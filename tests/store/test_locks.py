@@ -12,6 +12,8 @@ from pyramid_dynamodb_session import (
     SessionLockLost,
     SessionLockTimeout,
 )
+from tests.support.clocks import set_clock
+from tests.support.forks import forked
 from tests.support.sessions import (
     ID,
     MakeStore,
@@ -49,8 +51,9 @@ def test_lock_is_held_by_one_at_a_time(
         other.get_item_exclusive(ID)
     store.release_item_exclusive(ID, record.lock_id)
     again = locked(other)
-    assert again.lock_id != record.lock_id
-    assert again.lock_count == record.lock_count + 1
+    count, _, token = record.lock_id.partition('.')
+    assert again.lock_id.startswith(f'{int(count) + 1}.')
+    assert token not in again.lock_id
 
 
 def test_lock_released_by_another_server_goes_to_the_waiting_request(
@@ -126,7 +129,7 @@ def test_lock_is_taken_over_and_the_late_holder_is_told(
     create(store)
     dead = locked(store).lock_id
     living = locked(make_store(lock_lease=0.1)).lock_id
-    assert raw(raw_item)['TakenOver'] == {'N': '1'}
+    assert raw(raw_item)['TakenOver'] == {'S': '1'}
     with pytest.raises(SessionLockLost):
         store.set_and_release_item_exclusive(ID, {'n': 'dead'}, dead)
     with pytest.raises(SessionLockLost):
@@ -139,16 +142,15 @@ def test_lock_is_taken_over_and_the_late_holder_is_told(
     assert items(store) == {'n': 'living'}
 
 
-def test_save_whose_reply_was_lost_is_no_lost_lock(
-    store: DynamoDBSessionStore, other: DynamoDBSessionStore
+def test_item_tells_the_last_eight_take_overs(
+    make_store: MakeStore, raw_item: RawItem
 ) -> None:
-    create(store)
-    lock_id = locked(store).lock_id
-    store.set_and_release_item_exclusive(ID, {'n': 2}, lock_id)
-    later = locked(other).lock_id
-    other.set_and_release_item_exclusive(ID, {'n': 3}, later)
-    store.set_and_release_item_exclusive(ID, {'n': 2}, lock_id)
-    assert items(store) == {'n': 3}
+    create(make_store())
+    for _ in range(11):
+        locked(make_store(lock_lease=0.02))
+    item = raw(raw_item)
+    assert item['TakenOver'] == {'S': '10 9 8 7 6 5 4 3'}
+    assert item['LockCount'] == {'N': '11'}
 
 
 def test_save_of_a_removed_session_is_a_lost_lock(
@@ -157,9 +159,11 @@ def test_save_of_a_removed_session_is_a_lost_lock(
     create(store)
     lock_id = locked(store).lock_id
     store.remove_item(ID)
+    before = raw(raw_item)
+    assert not store.renew_lock(ID, lock_id)
     with pytest.raises(SessionLockLost):
         store.set_and_release_item_exclusive(ID, {'n': 2}, lock_id)
-    assert raw_item(ID) is None
+    assert raw(raw_item) == before
 
 
 def test_renewed_lock_gets_another_date_and_nothing_else(
@@ -188,8 +192,117 @@ def test_lock_is_renewed_in_the_background(
     create(store)
     record = locked(store)
     date = raw(raw_item)['LockDate']
-    store.renew_while_alive(record, ID, record.lock_id)
+    store.renew_while_alive(record, record.lock_id)
     wait_until(lambda: raw(raw_item)['LockDate'] != date)
+    store.release_item_exclusive(ID, record.lock_id)
+    store.renew_while_alive(record, record.lock_id)
+
+
+def test_renewal_slides_the_expiry_when_it_comes_close(
+    make_store: MakeStore, raw_item: RawItem
+) -> None:
+    store = make_store(timeout=15, lock_lease=10, ttl_attribute='ttl')
+    create(store)
+    record = locked(store)
+    raw_before = raw(raw_item)
+    time.sleep(1.1)
+    assert store.renew_lock(ID, record.lock_id)
+    slid = raw(raw_item)
+    assert int(slid['Expires']['N']) > int(raw_before['Expires']['N'])
+    assert slid['ttl'] == slid['Expires']
+    patient = make_store(timeout=60, lock_lease=10)
+    time.sleep(1.1)
+    assert patient.renew_lock(ID, record.lock_id)
+    assert raw(raw_item)['Expires'] == slid['Expires']
+
+
+def test_session_that_expires_while_it_is_held_goes_on(
+    store: DynamoDBSessionStore,
+    make_store: MakeStore,
+    plant: Plant,
+    raw_item: RawItem,
+) -> None:
+    plant(Expires=seconds(1.5))
+    record = locked(store)
+    wait_until(lambda: int(raw(raw_item)['Expires']['N']) <= time.time())
+    assert items(make_store()) == {'n': 1}
+    assert make_store().delete_expired_sessions() == 0
+    with pytest.raises(SessionLockTimeout):
+        make_store(lock_wait=0).get_item_exclusive(ID)
+    store.set_and_release_item_exclusive(ID, {'n': 2}, record.lock_id)
+    assert items(make_store()) == {'n': 2}
+    assert is_about(raw(raw_item)['Expires'], 1200)
+
+
+def test_session_that_expired_under_a_dead_holder_is_none(
+    store: DynamoDBSessionStore, plant: Plant, raw_item: RawItem
+) -> None:
+    dead = {'LockId': {'S': 'dead'}, 'LockCount': {'N': '1'}}
+    item = plant(Expires=seconds(-1), LockDate=seconds(-41), **dead)
+    assert store.get_item(ID) is None
+    assert store.get_item_exclusive(ID) is None
+    assert raw(raw_item) == item
+    assert store.delete_expired_sessions() == 1
+
+
+def test_save_after_a_lease_revives_no_expired_session(
+    make_store: MakeStore, plant: Plant, raw_item: RawItem
+) -> None:
+    store = make_store(lock_lease=0.2)
+    plant(Expires=seconds(1))
+    record = locked(store)
+    wait_until(lambda: int(raw(raw_item)['Expires']['N']) <= time.time())
+    before = raw(raw_item)
+    with pytest.raises(SessionLockLost):
+        store.set_and_release_item_exclusive(ID, {'n': 2}, record.lock_id)
+    assert raw(raw_item) == before
+
+
+@pytest.mark.parametrize('skew', [-45, 45])
+def test_clock_of_a_web_server_robs_no_living_holder(
+    skew: float,
+    store: DynamoDBSessionStore,
+    other: DynamoDBSessionStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    create(store)
+    items(other)
+    set_clock(monkeypatch, skew)
+    lock_id = locked(store).lock_id
+    set_clock(monkeypatch, 0)
+    with pytest.raises(SessionLockTimeout):
+        other.get_item_exclusive(ID)
+    assert store.renew_lock(ID, lock_id)
+    set_clock(monkeypatch, -skew)
+    with pytest.raises(SessionLockTimeout):
+        other.get_item_exclusive(ID)
+    set_clock(monkeypatch, 0)
+    store.set_and_release_item_exclusive(ID, {'n': 2}, lock_id)
+
+
+def test_fork_has_a_queue_and_renewals_of_its_own(
+    make_store: MakeStore, raw_item: RawItem
+) -> None:
+    store = make_store(lock_lease=0.3, lock_wait=0)
+    create(store)
+    create(store, 'another')
+    record = locked(store)
+    store.renew_while_alive(record, record.lock_id)
+
+    def is_apart() -> bool:
+        # DynamoDB is asked, not the queue of the parent
+        with pytest.raises(SessionLockTimeout, match='another request'):
+            store.get_item_exclusive(ID)
+        child = locked(store, 'another')
+        before = raw(raw_item, 'another')['LockDate']
+        store.renew_while_alive(child, child.lock_id)
+        wait_until(lambda: raw(raw_item, 'another')['LockDate'] != before)
+        return len(store._locks._process.get().holders) == 1
+
+    assert forked(is_apart)
+    before = raw(raw_item)['LockDate']
+    wait_until(lambda: raw(raw_item)['LockDate'] != before)
+    assert store._locks._process.get().holders.keys() == {record.lock_id}
     store.release_item_exclusive(ID, record.lock_id)
 
 

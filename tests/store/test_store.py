@@ -9,6 +9,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -24,7 +25,6 @@ from pyramid_dynamodb_session import (
 )
 from pyramid_dynamodb_session.store.expiry import NEVER
 from pyramid_dynamodb_session.store.item import ITEM_LIMIT
-from tests.support.clients import Interposed
 from tests.support.sessions import (
     ID,
     TOO_LARGE,
@@ -60,7 +60,7 @@ def test_uninitialized_item_is_empty_until_it_is_locked(
     assert item['Flags'] == {'N': '1'}
     assert set(item) == {
         *('SessionId', 'SessionItems', 'CreateDate', 'Expires'),
-        *('Flags', 'Ver'),
+        *('Flags', 'Ver', 'Version'),
     }
     assert locked(store).items == {}
     assert 'Flags' not in raw(raw_item)
@@ -87,6 +87,7 @@ def test_item_at_rest_is_exactly_this(
         'SessionId': item['SessionId'],
         'SessionItems': {'S': '{"text":"ü\\"\U0001f600"}'},
         'Ver': {'N': '1'},
+        'Version': {'N': '1'},
     }
 
 
@@ -189,13 +190,6 @@ def test_expired_session_is_none_and_is_not_locked(
     assert raw(raw_item) == item
 
 
-def test_expired_session_that_is_locked_is_not_waited_for(
-    other: DynamoDBSessionStore, plant: Plant
-) -> None:
-    plant(Expires=seconds(-1), LockId={'S': 'somebody'}, LockDate=seconds(0))
-    assert other.get_item_exclusive(ID) is None
-
-
 # -- saving ---------------------------------------------------------------
 
 
@@ -211,6 +205,7 @@ def test_save_unlocks_slides_and_keeps_the_date(
         'SessionItems': {'S': '{"m":2}'},
         'Expires': saved['Expires'],
         'LockCount': {'N': '1'},
+        'Version': {'N': '2'},
     }
 
 
@@ -304,26 +299,6 @@ def test_largest_session_can_be_locked_taken_over_and_saved(
 # -- removing and sliding -------------------------------------------------
 
 
-def test_session_is_removed_whatever_its_lock(
-    store: DynamoDBSessionStore, raw_item: RawItem
-) -> None:
-    create(store)
-    locked(store)
-    store.remove_item(ID)
-    assert raw_item(ID) is None
-    store.remove_item(ID)
-
-
-def test_holder_removes_its_session_and_its_lost_reply_is_no_error(
-    store: DynamoDBSessionStore, raw_item: RawItem
-) -> None:
-    create(store)
-    lock_id = locked(store).lock_id
-    store.remove_item(ID, lock_id)
-    assert raw_item(ID) is None
-    store.remove_item(ID, lock_id)
-
-
 @pytest.mark.parametrize('slide', ['reset', 'release'])
 def test_no_operation_recreates_a_removed_session(
     slide: str, store: DynamoDBSessionStore, plant: Plant, raw_item: RawItem
@@ -396,7 +371,7 @@ def test_session_ends_at_its_absolute_timeout_however_busy_it_is(
     store = make_store(absolute_timeout=1000)
     plant(CreateDate=seconds(-900))
     record = locked(store)
-    store.release_item_exclusive(ID, record.lock_id, record=record)
+    store.release_item_exclusive(ID, record.lock_id)
     assert is_about(raw(raw_item)['Expires'], 100)
     store.reset_item_timeout(ID, record=record)
     assert is_about(raw(raw_item)['Expires'], 100)
@@ -441,7 +416,8 @@ def test_no_ttl_attribute_changes_nothing_in_the_item(
 ) -> None:
     create(make_store(ttl_attribute=''))
     assert set(raw(raw_item)) == {
-        *('SessionId', 'SessionItems', 'CreateDate', 'Expires', 'Ver')
+        *('SessionId', 'SessionItems', 'CreateDate', 'Expires', 'Ver'),
+        'Version',
     }
 
 
@@ -475,11 +451,18 @@ def test_key_may_have_any_name(
         make_store(table=named_otherwise, lock_wait=0).get_item_exclusive(ID)
     store.change_session_id(ID, 'new', record.items, record.payload, record)
     assert items(store, 'new') == {'n': 1}
-    (item,) = client.scan(TableName=named_otherwise)['Items']
-    assert item.keys() >= {'Key', 'SessionItems'}
-    item['Expires'] = seconds(-1)
-    client.put_item(TableName=named_otherwise, Item=item)
-    assert store.delete_expired_sessions() == 1
+    ended, living = sorted(
+        client.scan(TableName=named_otherwise)['Items'],
+        key=lambda item: 'SessionItems' in item,
+    )
+    assert ended.keys() >= {'Key', 'Ended'}
+    assert living.keys() >= {'Key', 'SessionItems'}
+    for item in (ended, living):
+        client.put_item(
+            TableName=named_otherwise, Item=item | {'Expires': seconds(-1)}
+        )
+    assert store.delete_expired_sessions() == 2
+    assert items(store, 'new') is None
 
 
 def test_store_that_is_used_before_its_table_can_be(
@@ -500,11 +483,14 @@ def test_session_moves_to_its_new_id(
 ) -> None:
     create(store)
     record = locked(store) if exclusive else store.get_item(ID)
+    assert record is not None
     record.created -= 100
     store.change_session_id(ID, 'new', {'n': 2}, b'{"n":2}', record)
-    assert raw_item(ID) is None
+    assert items(store) is None
+    assert 'Ended' in raw(raw_item)
     item = raw(raw_item, 'new')
     assert is_about(item['CreateDate'], -100)
+    assert item['Version'] == {'N': '1'}
     assert 'LockId' not in item
     assert locked(store, 'new').items == {'n': 2}
 
@@ -518,7 +504,10 @@ def test_session_does_not_move_after_another_save(
 ) -> None:
     create(store)
     record = locked(store) if exclusive else store.get_item(ID)
-    locked(make_store(lock_lease=0.1))
+    assert record is not None
+    other = make_store(lock_lease=0.1)
+    lock_id = locked(other).lock_id
+    other.set_and_release_item_exclusive(ID, {'n': 3}, lock_id)
     before = raw(raw_item)
     with pytest.raises(SessionLockLost if exclusive else SessionConflict):
         store.change_session_id(ID, 'new', {'n': 2}, b'{"n":2}', record)
@@ -526,18 +515,32 @@ def test_session_does_not_move_after_another_save(
     assert raw_item('new') is None
 
 
-def test_move_whose_reply_was_lost_leaves_one_session(
-    make_store: MakeStore, client: Any, raw_item: RawItem
+@pytest.mark.parametrize('end', ['release', 'save', 'remove'])
+def test_optimistic_move_waits_for_a_lock(
+    end: str, store: DynamoDBSessionStore, raw_item: RawItem
 ) -> None:
-    def twice(**parameters: Any) -> Any:
-        client.transact_write_items(**parameters)
-        return client.transact_write_items(**parameters)
-
-    store = make_store(Interposed(client, transact_write_items=twice))
     create(store)
-    store.change_session_id(ID, 'new', {'n': 2}, b'{"n":2}', locked(store))
-    assert raw_item(ID) is None
-    assert items(store, 'new') == {'n': 2}
+    record = store.get_item(ID)
+    assert record is not None
+    lock_id = locked(store).lock_id
+
+    def move() -> None:
+        store.change_session_id(ID, 'new', {'n': 2}, b'{"n":2}', record)
+
+    with ThreadPoolExecutor() as threads:
+        moved = threads.submit(move)
+        time.sleep(0.2)
+        assert not moved.done()
+        if end == 'release':
+            store.release_item_exclusive(ID, lock_id)
+        elif end == 'save':
+            store.set_and_release_item_exclusive(ID, {'n': 3}, lock_id)
+        else:
+            store.remove_item(ID, lock_id)
+    error = moved.exception()
+    assert isinstance(error, SessionConflict) == (end != 'release'), error
+    assert items(store, 'new') == ({'n': 2} if end == 'release' else None)
+    assert items(store) == ({'n': 3} if end == 'save' else None)
 
 
 @pytest.mark.parametrize('exclusive', [True, False])

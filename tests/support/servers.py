@@ -1,26 +1,38 @@
 """Application servers as processes of their own, to load and to kill.
 
-``python -m tests.support.servers FD THREADS`` is what such a process runs.
+``python -m tests.support.servers NAME FD THREADS`` runs one that has no
+command of its own for an inherited socket.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pyramid.path import DottedNameResolver
 
+from tests.support.engines import wait_until_it_listens
+
 ROOT = Path(__file__).parents[2]
 SETTINGS = 'TEST_SERVER_SETTINGS'
 APP = 'TEST_SERVER_APP'
+#: What a server is to run, as ``module:callable``; it returns the WSGI
+#: application.
+FACTORY = 'tests.support.servers:application'
+
+#: From a listening socket to the command of a server. One that can not
+#: inherit a socket closes this one, and listens on its port.
+Command = Callable[[socket.socket], list[str]]
 
 
 class Server:
@@ -28,6 +40,8 @@ class Server:
 
     It inherits a listening socket, so its port is known beforehand and
     requests wait in the socket's queue until it is up.
+
+    :param command: another server, and how it is started.
     """
 
     def __init__(
@@ -38,18 +52,22 @@ class Server:
         workers: int = 0,
         app: str = 'tests.apps.wsgi_app:main',
         start_timeout: float = 60,
+        command: Command | None = None,
     ) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        if command is None and workers:
+            options = ('--preload', f'--workers={workers}')
+            command = gunicorn(*options, f'--threads={threads}')
+        command = command or own('waitress', threads)
         with socket.create_server(('127.0.0.1', 0), backlog=256) as listener:
-            fd = listener.fileno()
             self.port: int = listener.getsockname()[1]
+            arguments = command(listener)
+            is_open = listener.fileno() >= 0
             self.process = subprocess.Popen(
-                gunicorn(fd, threads, workers)
-                if workers
-                else waitress(fd, threads),
+                arguments,
                 cwd=ROOT,
                 env=os.environ | {SETTINGS: json.dumps(settings), APP: app},
-                pass_fds=[fd],
+                pass_fds=[listener.fileno()] if is_open else [],
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
@@ -66,9 +84,10 @@ class Server:
             '127.0.0.1', self.port, timeout=timeout
         )
         try:
+            wait_until_it_listens(self.process, self.port, timeout)
             connection.request('GET', '/none')
             connection.getresponse().read()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise RuntimeError(f'no server came up:\n{self.log}') from error
         finally:
             connection.close()
@@ -124,42 +143,55 @@ class Server:
                 self.kill()
 
 
-def waitress(fd: int, threads: int) -> list[str]:
-    return [
-        sys.executable,
-        '-m',
-        'tests.support.servers',
-        str(fd),
-        str(threads),
+def own(name: str, threads: int) -> Command:
+    """The command of one of our own :data:`SERVERS`."""
+    return lambda listener: [
+        *(sys.executable, '-m', 'tests.support.servers'),
+        *(name, str(listener.fileno()), str(threads)),
     ]
 
 
-def gunicorn(fd: int, threads: int, workers: int) -> list[str]:
-    return [
-        *(sys.executable, '-m', 'gunicorn', '--preload'),
-        f'--bind=fd://{fd}',
-        f'--workers={workers}',
-        f'--threads={threads}',
-        'tests.support.servers:application()',
+def gunicorn(*options: str) -> Command:
+    return lambda listener: [
+        *(sys.executable, '-m', 'gunicorn', *options),
+        *(f'--bind=fd://{listener.fileno()}', f'{FACTORY}()'),
     ]
 
 
 def application() -> Any:
     """The WSGI application that this process was started for."""
+    logging.basicConfig(format='%(levelname)s %(name)s: %(message)s')
     main = DottedNameResolver().resolve(os.environ[APP])
     return main({}, **json.loads(os.environ[SETTINGS]))
 
 
-def serve(fd: int, threads: int) -> None:
-    """Serve until SIGTERM; requests that are under way may finish."""
+def serve_waitress(listener: socket.socket, threads: int) -> None:
     from waitress.server import create_server
 
-    server = create_server(
-        application(), sockets=[socket.socket(fileno=fd)], threads=threads
-    )
+    create_server(application(), sockets=[listener], threads=threads).run()
+
+
+def serve_cheroot(listener: socket.socket, threads: int) -> None:
+    from cheroot.wsgi import Server
+
+    server = Server(listener.getsockname(), application(), threads)
+    # as systemd hands a socket over
+    os.dup2(listener.fileno(), 3)
+    os.environ['LISTEN_PID'] = str(os.getpid())
+    try:
+        server.start()
+    finally:
+        server.stop()
+
+
+#: Each serves until SIGTERM; requests that are under way may finish.
+SERVERS = {'waitress': serve_waitress, 'cheroot': serve_cheroot}
+
+
+def serve(name: str, fd: str, threads: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    server.run()
+    SERVERS[name](socket.socket(fileno=int(fd)), int(threads))
 
 
 if __name__ == '__main__':
-    serve(*map(int, sys.argv[1:]))
+    serve(*sys.argv[1:])

@@ -1,0 +1,247 @@
+"""Single-line breakages of the protocol, and what finds them.
+
+None of the runs knows what it is to find: they are the random histories and
+the schedules of all.
+"""
+
+from __future__ import annotations
+
+from tests.simulation.client import FaultRates
+from tests.simulation.exhaustive import explore, pairs
+from tests.simulation.loading import Breakage, broken
+from tests.simulation.run import Profile, run
+
+BREAKAGES = (
+    Breakage(
+        'no LockCount in the condition of a save',
+        'store.expressions',
+        "LOCK_HELD = f'{LOCK_ID_HELD} AND LockCount = :count'",
+        "LOCK_HELD = f'{LOCK_ID_HELD} AND Ver <> :count'",
+    ),
+    Breakage(
+        'no LockId in the condition of a save',
+        'store.expressions',
+        "LOCK_ID_HELD = f'LockId = :me AND {NOT_ENDED}'",
+        "LOCK_ID_HELD = f'Ver <> :me AND {NOT_ENDED}'",
+    ),
+    Breakage(
+        'no Ended in the condition of a save',
+        'store.expressions',
+        "LOCK_ID_HELD = f'LockId = :me AND {NOT_ENDED}'",
+        "LOCK_ID_HELD = 'LockId = :me'",
+    ),
+    Breakage(
+        'no Ended in the condition of a lock',
+        'store.expressions',
+        "LIVING = f'{UNEXPIRED} AND {NOT_ENDED}'",
+        "LIVING = f'{UNEXPIRED}'",
+    ),
+    Breakage(
+        'a lock is taken whoever holds it',
+        'store.expressions',
+        "FREE = f'{LIVING} AND {UNLOCKED}'",
+        "FREE = f'{LIVING}'",
+    ),
+    Breakage(
+        'a take-over does not ask from whom',
+        'store.expressions',
+        'LockId = :holder AND LockDate = :since',
+        '(LockId = :holder OR Ver <> :since)',
+    ),
+    Breakage(
+        'Version is not compared',
+        'store.expressions',
+        "return 'Version = :version', {':version': number(version)}",
+        "return 'Ver <> :version', {':version': number(version)}",
+    ),
+    Breakage(
+        'a save under the lock does not count',
+        'store.locks',
+        "if handed_on else ('Version',)",
+        "if handed_on else ('Flags',)",
+    ),
+    Breakage(
+        'handing on does not count the holder',
+        'store.locks',
+        "add=('LockCount', 'Version') if handed_on else ('Version',)",
+        "add=('Version',)",
+    ),
+    Breakage(
+        'no list of take-overs',
+        'store.locks',
+        "attributes['TakenOver'] = remembered(",
+        "attributes['Never'] = remembered(",
+    ),
+    Breakage(
+        'no receipts of saves under the lock',
+        'store',
+        '        if record.receipts:\n            # the list',
+        '        if False:\n            # the list',
+    ),
+    Breakage(
+        'no receipt of an optimistic save',
+        'store',
+        'remembered(receipt, record.receipts, RECEIPTS)\n        condition',
+        "remembered('x' * 8, record.receipts, RECEIPTS)\n        condition",
+    ),
+    Breakage(
+        'a removed session leaves no tombstone',
+        'store',
+        "            'Ended': number(now),\n",
+        "            'Flags': number(now),\n",
+    ),
+    Breakage(
+        'an end does not ask for the lock',
+        'store',
+        'condition, values = lock_held(LockId.parse(lock_id))\n',
+        'condition, values = NOT_ENDED, {}\n',
+    ),
+    Breakage(
+        'nothing is renewed',
+        'store.lease',
+        'held.age() >= self._lease / 3',
+        'held.age() >= self._lease * 1e6',
+    ),
+    Breakage(
+        'a renewal does not ask who holds the lock',
+        'store.locks',
+        '        condition, values = lock_held(held.lock)\n'
+        '        # it always moves',
+        "        condition, values = 'attribute_exists(Ver)', {}\n"
+        '        # it always moves',
+    ),
+    Breakage(
+        'a lock counts as dead after a sixth of a lease',
+        'store.lease',
+        'self.watched >= self._lease\n',
+        'self.watched >= self._lease / 6\n',
+    ),
+    Breakage(
+        "a lock's age is told by the web server's clock",
+        'store.locks',
+        'wait.lease_expired(observed, calls.now())',
+        'wait.lease_expired(observed, time.time())',
+    ),
+    Breakage(
+        'the dead are waited for forever',
+        'store.lease',
+        'self.watched >= self._lease\n',
+        'self.watched >= 1e6\n',
+    ),
+    Breakage(
+        'a refused write counts as saved after a retry',
+        'store.outcome',
+        '    if lock.count in taken_over:\n        return Outcome.NOT_SAVED\n',
+        '    if lock.count in taken_over:\n        return Outcome.SAVED\n',
+    ),
+    Breakage(
+        'a lost reply counts as a lost lock',
+        'store.outcome',
+        '    if failed.is_only_attempt:\n'
+        '        return Outcome.NOT_SAVED\n'
+        '    if item is None:\n',
+        '    if True:\n        return Outcome.NOT_SAVED\n'
+        '    if item is None:\n',
+    ),
+    Breakage(
+        'an unknown outcome counts as not saved',
+        'dynamodb.calls',
+        "'not saved' if certain else 'unknown'",
+        "'not saved' if certain else 'not saved'",
+    ),
+    Breakage(
+        'a retried optimistic save that was refused is not saved',
+        'store.outcome',
+        'return Outcome.SAVED if is_ours else Outcome.NOT_SAVED',
+        'return Outcome.NOT_SAVED',
+    ),
+    Breakage(
+        'a save does not unlock',
+        'store.locks',
+        'calls, held.name, held.lock, save, {}, LOCK, held.age()\n',
+        'calls, held.name, held.lock, save, {}, (), held.age()\n',
+    ),
+    Breakage(
+        'who gives up drops the lock that was on its way',
+        'store.locks',
+        '        if held is not None:\n'
+        '            self.forget(calls, held.lock_id)\n'
+        '            self._pass_on',
+        '        if held is not None:\n'
+        '            self.forget(calls, held.lock_id)\n'
+        '            id',
+    ),
+    Breakage(
+        'an heir goes on with what was read before',
+        'store.locks',
+        'inherited.record = save.saved_record()\n',
+        'inherited.record = held.record\n',
+    ),
+    Breakage(
+        'a request that was overtaken makes a rival session',
+        'unit_of_work',
+        '        if self.is_overtaken:\n            # by a logout',
+        '        if False:\n            # by a logout',
+    ),
+    Breakage(
+        'a request that was overtaken removes the cookie',
+        'factory',
+        'if saves and not work.is_overtaken and cookie.is_sent(request):',
+        'if saves and cookie.is_sent(request):',
+    ),
+    Breakage(
+        'the second attempt forgets the id that the first has stored',
+        'factory',
+        'stored_ids[self._factory.settings.cookie_name] = session_id',
+        "stored_ids['nobody'] = session_id",
+    ),
+    Breakage(
+        'a touch does not ask for the timeout',
+        'store.expressions',
+        "return f'{LIVING} AND attribute_not_exists(SessionTimeout)', values",
+        "return f'{LIVING}', values",
+    ),
+)
+
+#: Duplicates that come late, and little else.
+LATE = FaultRates(
+    attempt=0.2,
+    weights={'late': 1, 'duplicate': 2, 'reply lost': 0.5, 'slow': 0.5},
+)
+#: Holders that are robbed, and timeouts that are adjusted.
+KINDS = {**Profile().kinds, 'login': 12, 'adjust timeout': 6, 'read_only': 16}
+PROFILES = (
+    Profile(),
+    Profile(faults=LATE, kills=0, stops=0),
+    Profile(kinds=KINDS, stops=0.1, long_holds=0.1),
+)
+
+
+def find(breakage: Breakage, histories: int = 30, seed: int = 0) -> str | None:
+    """What finds it, and when: random histories, or else all schedules."""
+    with broken(breakage):
+        return find_at_random(histories, seed) or find_in_schedules()
+
+
+def find_at_random(histories: int, seed: int) -> str | None:
+    requests = 0
+    for number in range(seed, seed + histories):
+        for profile in PROFILES:
+            statistics = run(number, 300, profile)
+            requests += statistics.requests
+            if statistics.violations:
+                kinds = ', '.join(statistics.violations)
+                return f'{kinds}; after {requests:,} requests'
+    return None
+
+
+def find_in_schedules() -> str | None:
+    schedules = 0
+    for disturbances in (1, 2):
+        for placed, faults in pairs():
+            report = explore(placed, faults, 1000, disturbances)
+            schedules += report.schedules
+            if report.violations:
+                kinds = ', '.join(report.violations)
+                return f'{kinds}; after {schedules:,} schedules'
+    return None

@@ -1,0 +1,433 @@
+"""Every interleaving of a few requests, in a world of choices.
+
+A world without chance: nothing takes time, and where more than one thing can
+happen next, a *chooser* decides. Replaying the choices of an execution up to
+one of them, and then choosing otherwise, visits them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from botocore.exceptions import ConnectionClosedError
+
+from tests.simulation.application import (
+    APPLICATION,
+    KINDS,
+    TABLE,
+    TIMEOUT,
+    Kind,
+    make_application,
+    package,
+)
+from tests.simulation.checker import Checker, Request
+from tests.simulation.client import (
+    URL,
+    WRITES,
+    Call,
+    Client,
+    Server,
+    answer,
+    short,
+)
+from tests.simulation.loading import in_place
+from tests.simulation.run import Browser, WebServer, quiet, tell
+from tests.simulation.scheduler import EPOCH, Fiber, Process, World
+from tests.simulation.stdlib import patched
+
+#: The kinds that are set against each other.
+PAIRED = (
+    'write',
+    'read',
+    'optimistic write',
+    'read_only',
+    'login',
+    'logout',
+    'end elsewhere',
+)
+#: What may happen to a call.
+FAULTS = ('request lost', 'reply lost', 'duplicate', 'late')
+#: How often something of :data:`FAULTS` happens in an execution, or a timer
+#: is over while calls are on their way.
+DISTURBANCES = 1
+LEASE = 3
+#: Seconds between the clocks of one process and the next.
+SKEW = 50.0
+#: No execution has as many steps.
+MOST_STEPS = 400
+
+
+class Chooser:
+    """Follows a prefix of choices, and takes the first of each from there.
+
+    ``taken`` are pairs of what was chosen, and of how many.
+    """
+
+    def __init__(self, prefix: list[int]) -> None:
+        self._prefix = prefix
+        self.taken: list[tuple[int, int]] = []
+
+    def choose(self, options: int) -> int:
+        if options == 1:
+            return 0
+        place = len(self.taken)
+        chosen = self._prefix[place] if place < len(self._prefix) else 0
+        self.taken.append((chosen, options))
+        return chosen
+
+    def next_prefix(self) -> list[int] | None:
+        """The choices of the next execution; None after the last."""
+        taken = self.taken
+        for place in range(len(taken) - 1, -1, -1):
+            chosen, options = taken[place]
+            if chosen + 1 < options:
+                return [*(pair[0] for pair in taken[:place]), chosen + 1]
+        return None
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Message:
+    """A call on its way to the server, and who waits for the reply."""
+
+    call: Call
+    fiber: Fiber | None
+    ticket: int = 0
+    attempt: int = 0
+
+
+class ChoiceNetwork:
+    """Calls stay on their way until one is chosen."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.world = server.world
+        self.messages: list[Message] = []
+        #: copies that arrive at some time, or never
+        self.late: list[Message] = []
+        self.is_open = True
+
+    def attempt(self, call: Call, attempt: int) -> dict[str, Any]:
+        fiber = self.world.current
+        assert fiber is not None
+        if self.is_open:
+            result = self.server.execute(call)
+        else:
+            self.messages.append(Message(call, fiber, fiber.ticket, attempt))
+            result = self.world.block()
+        return answer(self.server, call, attempt, result)
+
+    def deliver(self, message: Message, fault: str = '') -> None:
+        """Let it arrive, or fare as the fault has it."""
+        result: Any = None
+        if fault:
+            message.call.faults += 1
+            self.world.note('fault', message.call, fault)
+        if fault in ('', 'reply lost', 'duplicate'):
+            result = self.server.execute(message.call)
+        if fault in ('request lost', 'reply lost', 'late'):
+            result = ConnectionClosedError(endpoint_url=URL)
+        if fault in ('duplicate', 'late'):
+            self.late.append(Message(message.call, None))
+        if message.fiber is not None:
+            self.world.wake(message.fiber, message.ticket, result, 1e-9)
+
+
+class SmallWorld:
+    """A few requests of one browser that has a session.
+
+    :param placed: kinds, each with the number of the process that serves it.
+    :param faults: those of :data:`FAULTS` that may happen.
+    :param disturbances: how many of them, or of early timers, there may be.
+    :param skew: seconds between the clocks of one process and the next.
+    """
+
+    def __init__(
+        self,
+        placed: tuple[tuple[str, int], ...],
+        faults: tuple[str, ...],
+        chooser: Chooser,
+        disturbances: int = DISTURBANCES,
+        skew: float = SKEW,
+    ) -> None:
+        self.skew = skew
+        self.placed = placed
+        self.faults = faults
+        self.chooser = chooser
+        self.world = World(0)
+        self.server = Server(self.world)
+        self.network = ChoiceNetwork(self.server)
+        self.settings = {
+            'dynamodb_session.lock_lease': LEASE,
+            'dynamodb_session.lock_wait': 1.5 * LEASE,
+            'dynamodb_session.lock_queue_limit': 10,
+            'dynamodb_session.timeout': TIMEOUT,
+            'dynamodb_session.touch_interval': 60,
+        }
+        self.checker = Checker(self.server, LEASE, 1.5 * LEASE)
+        self.browser = Browser(0)
+        self.disturbances = disturbances
+        self._offered_after = -1
+
+    # -- the interface of WebServer's simulation -------------------------
+
+    def answered(self, request: Request) -> None:
+        self.checker.answered(request)
+        if request.set_cookie is not None and self.network.is_open:
+            self.browser.jar = request.set_cookie
+
+    # -- running ---------------------------------------------------------
+
+    def run(self) -> Checker:
+        """One execution, as the chooser has it."""
+        with in_place(), patched(self.world), quiet():
+            servers = [
+                SmallServer(self, number)
+                for number in sorted({place for _, place in self.placed})
+            ]
+            self._run_all()
+            servers[0].serve(self._request(KINDS['write'], 0))
+            self._run_all()
+            self.network.is_open = False
+            by_number = {server.number: server for server in servers}
+            waiting = [
+                (self._request(KINDS[kind], number), by_number[place])
+                for number, (kind, place) in enumerate(self.placed, 1)
+            ]
+            self._interleave(waiting)
+            self._finish()
+            for server in servers:
+                self.world.kill(server.process)
+        return self.checker
+
+    def _request(self, kind: Kind, number: int) -> Request:
+        return Request(number, self.browser, kind, self.browser.jar, 'anna')
+
+    def _run_all(self) -> None:
+        self.world.run(self.world.now + 1, lambda: False)
+
+    def _settle(self) -> None:
+        """Run all that is runnable just now."""
+        self.world.run(self.world.now + 1e-3, lambda: False)
+
+    def _interleave(self, waiting: list[tuple[Request, Any]]) -> None:
+        network, checker = self.network, self.checker
+        for _ in range(MOST_STEPS):
+            self._settle()
+            if not (waiting or network.messages or checker.in_flight):
+                break
+            if not self._step(waiting):
+                checker.violation('hangs', 'nobody can go on')
+                break
+        else:
+            checker.violation('hangs', 'too many steps')
+
+    def _step(self, waiting: list[tuple[Request, Any]]) -> bool:
+        """Do one of all that can be done next; False for nothing."""
+        network, world = self.network, self.world
+        options: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        for message in network.messages:
+            options.append((self._deliver, (message, '')))
+            options.extend(
+                (self._deliver, (message, fault))
+                for fault in self._faults_of(message)
+            )
+        options.extend((self._start, (waiting, each)) for each in waiting)
+        if self._written != self._offered_after:
+            # between two writes it does not matter when it arrives
+            options.extend(
+                (self._arrive_late, (each,)) for each in network.late
+            )
+            self._offered_after = self._written
+        if world.next_time() is not None:
+            if not network.messages and not waiting:
+                options.append((world.step, ()))
+            elif self.disturbances and network.messages:
+                options.append((self._time_out, ()))
+        if options:
+            do, args = options[self.chooser.choose(len(options))]
+            do(*args)
+        return bool(options)
+
+    @property
+    def _written(self) -> int:
+        return self.server.writes_done
+
+    def _faults_of(self, message: Message) -> tuple[str, ...]:
+        """What may happen to a call; a poll that is lost is tried again."""
+        call = message.call
+        if not self.disturbances or (
+            call.parameters.get('ConsistentRead') is False
+        ):
+            return ()
+        if call.operation in WRITES:
+            return self.faults
+        return tuple(
+            fault
+            for fault in self.faults
+            if fault in ('request lost', 'reply lost')
+        )
+
+    def _deliver(self, message: Message, fault: str) -> None:
+        self.network.messages.remove(message)
+        if fault:
+            self.disturbances -= 1
+            self.checker.disturbed(message.call.process, message.call)
+        self.network.deliver(message, fault)
+
+    def _start(self, waiting: list[Any], pair: tuple[Request, Any]) -> None:
+        waiting.remove(pair)
+        request, server = pair
+        server.serve(request)
+
+    def _arrive_late(self, message: Message) -> None:
+        self.network.late.remove(message)
+        self._offered_after = -1
+        self.world.note('late arrival', message.call)
+        self.server.execute(message.call)
+
+    def _time_out(self) -> None:
+        self.disturbances -= 1
+        self.world.step()
+
+    def _finish(self) -> None:
+        """What came late has come; nobody is left who holds a lock."""
+        checker = self.checker
+        while self.network.late:
+            self._arrive_late(self.network.late[0])
+        for name, lock in checker.locks.items():
+            # a late duplicate may have taken it for nobody
+            if not any(
+                event[1] == 'late arrival' for event in self.world.trace
+            ):
+                text = f'{short(name)} is still locked, by {lock.token}'
+                checker.violation('lock left behind', text, name)
+
+    def story(self) -> str:
+        return '\n'.join(
+            tell(event)[:400]
+            for event in self.world.trace
+            if event[0] >= EPOCH
+        )
+
+
+#: By the package and the number of the process.
+APPLICATIONS: dict[tuple[Any, int], Any] = {}
+
+
+class SmallServer(WebServer):
+    """A process whose application is made once, and used in all worlds.
+
+    Only its session factory is made anew, from the same settings.
+    """
+
+    def __init__(self, simulation: Any, number: int) -> None:
+        self.number = number
+        self.simulation = simulation
+        self.process = Process(
+            simulation.world, f'p{number}', number * simulation.skew
+        )
+        self.client = Client(self.process, simulation.network)
+        self.application: Any = None
+        self.store: Any = None
+        simulation.world.spawn(self.process, self._begin, 'main', 1e-9)
+
+    def _begin(self) -> None:
+        key = package(), self.number
+        settings = {
+            'dynamodb_session.client': self.client,
+            'dynamodb_session.application': APPLICATION,
+            'dynamodb_session.table': TABLE,
+            **self.simulation.settings,
+        }
+        if key not in APPLICATIONS:
+            APPLICATIONS[key] = make_application(
+                self.client, self.simulation.settings
+            )
+        self.application = APPLICATIONS[key]
+        factory = package().session_factory_from_settings(settings)
+        factory.store.initialize()
+        replace_session_factory(self.application.registry, factory)
+        self.store = factory.store
+
+
+def replace_session_factory(registry: Any, factory: Any) -> None:
+    from pyramid.interfaces import ISessionFactory
+
+    registry.registerUtility(factory, ISessionFactory)
+
+
+@dataclasses.dataclass
+class Report:
+    """How many executions there were of which requests, and what failed."""
+
+    schedules: int = 0
+    by_case: Counter[str] = dataclasses.field(default_factory=Counter)
+    violations: Counter[str] = dataclasses.field(default_factory=Counter)
+    examples: list[str] = dataclasses.field(default_factory=list)
+
+    def add(self, other: Report) -> None:
+        self.schedules += other.schedules
+        self.by_case.update(other.by_case)
+        self.violations.update(other.violations)
+        self.examples += other.examples
+
+
+def explore(
+    placed: tuple[tuple[str, int], ...],
+    faults: tuple[str, ...] = (),
+    limit: int | None = None,
+    disturbances: int = DISTURBANCES,
+    skew: float = SKEW,
+) -> Report:
+    """Every execution of these requests; `limit` of them at the most."""
+    report = Report()
+    prefix: list[int] | None = []
+    seen: set[str] = set()
+    while prefix is not None and report.schedules != limit:
+        chooser = Chooser(prefix)
+        small = SmallWorld(placed, faults, chooser, disturbances, skew)
+        checker = small.run()
+        report.schedules += 1
+        for found in checker.violations:
+            report.violations[found.kind] += 1
+            if found.kind not in seen:
+                seen.add(found.kind)
+                report.examples.append(
+                    f'{case_name(placed)}, choices {prefix}: {found.kind}: '
+                    f'{found.text}\n{small.story()}'
+                )
+        prefix = chooser.next_prefix()
+    report.by_case[case_name(placed)] = report.schedules
+    return report
+
+
+def explore_task(task: tuple[Any, ...]) -> Report:
+    """:func:`explore`, for :meth:`multiprocessing.pool.Pool.imap`."""
+    return explore(*task)
+
+
+def case_name(placed: tuple[tuple[str, int], ...]) -> str:
+    return ' | '.join(f'{kind}@{place}' for kind, place in placed)
+
+
+Case = tuple[tuple[tuple[str, int], ...], tuple[str, ...]]
+
+
+def pairs(
+    faults: tuple[str, ...] = FAULTS, paired: tuple[str, ...] = PAIRED
+) -> Iterator[Case]:
+    """Each pair of kinds, in two processes and in one."""
+    for kinds in itertools.combinations_with_replacement(paired, 2):
+        for places in ((0, 1), (0, 0)):
+            yield tuple(zip(kinds, places, strict=True)), faults
+
+
+def triples() -> Iterator[Case]:
+    """Three requests, without faults."""
+    for kinds in itertools.combinations_with_replacement(PAIRED, 3):
+        for places in ((0, 1, 2), (0, 0, 1)):
+            yield tuple(zip(kinds, places, strict=True)), ()
