@@ -53,7 +53,7 @@ class RequestTransactions:
 
     def watch(self, manager: Any) -> None:
         """Be told of all transactions of a manager that end from now on."""
-        if not any(manager is watched for watched in self._managers):
+        if manager not in self._managers:
             self._managers.append(manager)
             manager.registerSynch(self)
 

@@ -443,7 +443,6 @@ class UnitOfWork:
             if isinstance(error, SessionStoreUnavailable):
                 # nothing but the lock was to be written
                 error.outcome = 'not saved'
-            self.release()
             self.close('the transaction was aborted')
             self._mark(error)
             self._explain(error)

@@ -44,7 +44,7 @@ from pyramid_dynamodb_session.store.item import (
 from tests.support.browser import Browser
 from tests.support.chromium import chromium
 from tests.support.docs_pages import PAGE, PAGES, ROOT, Page, page, parse_ini
-from tests.support.proxy import FaultProxy
+from tests.support.proxy import FaultProxy, error
 from tests.support.servers import Server
 from tests.support.together import together, wait_until
 
@@ -471,45 +471,42 @@ def test_the_page_of_a_failure_is_shown(
     assert answer.json == {'error': 'Please try again in a moment.'}
 
 
-@pytest.mark.parametrize('saving_early', [True, False])
-def test_a_lost_lock_is_noticed_before_the_commit(
-    saving_early: bool,
-    settings: dict[str, str],
-    client: Any,
-    table: str,
+@pytest.mark.parametrize('moment', ['before', 'after'])
+def test_the_page_of_a_failure_says_what_stands(
+    moment: str,
+    proxied: dict[str, str],
+    proxy: FaultProxy,
     a_session: str,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    addons = page('addons')
-    if not saving_early:
-        (code,) = addons.blocks['python']
-        addons.blocks['python'] = [re.sub('.*save.*', '', code)]
-    app = addons.app(
-        settings
-        | {'pyramid.includes': 'pyramid_tm pyramid_retry', LEASE: '0.5'}
+    app = both('failures', 'index').app(
+        proxied | {'pyramid.includes': 'pyramid_tm'}
     )
     browser = TestApp(app)
     browser.set_cookie('session', a_session)
-    name = hash_key(a_session, settings[APPLICATION])
-    shop = vars(sys.modules['shop'])
-    place_order, attempts = shop['place_order'], []
+    refused = error(400, 'AccessDeniedException')
+    proxy.inject(refused, after=0 if moment == 'before' else 1)
+    answer = browser.get('/cart', status=503).json['error']
+    assert ('try again' in answer) == (moment == 'before')
+    assert ('We have your order' in answer) == (moment == 'after')
 
-    def lose_the_lock_once(*args: Any) -> None:
-        attempts.append(args)
-        place_order(*args)
-        if len(attempts) == 1:
-            client.update_item(
-                TableName=table,
-                Key={'SessionId': {'S': name}},
-                UpdateExpression='REMOVE LockId, LockDate',
-            )
-            # longer than the vote takes the lock for granted
-            time.sleep(0.3)
 
-    shop['place_order'] = lose_the_lock_once
-    assert browser.get('/order').json == {'order': 1}
-    assert len(attempts) == 2
-    assert capsys.readouterr().out == 'order 1 is in the database\n'
+def test_the_session_is_locked_before_the_rows(
+    settings: dict[str, str], a_session: str
+) -> None:
+    locked = []
+
+    def lock_rows(request: Any) -> None:
+        locked.append(request.session.locked)
+
+    app = page('addons').app(settings)
+    vars(sys.modules['shop'])['lock_rows'] = lock_rows
+    browser = TestApp(app)
+    browser.set_cookie('session', a_session)
+    assert browser.get('/order').json == {'orders': 1}
+    app = page('states').app(settings)
+    browser = TestApp(app)
+    browser.set_cookie('session', a_session)
+    assert browser.get('/pay').json == {'locked': True}
 
 
 # -- testing an application ----------------------------------------------

@@ -969,3 +969,38 @@ def test_optimistic_request_replaces_a_dead_holder(make: Make) -> None:
 def write(request: Any) -> Any:
     request.session['written'] = True
     return {}
+
+
+# -- load_session --------------------------------------------------------
+
+
+def test_load_session_loads_before_the_view_is_permitted(
+    app: SmallApp,
+) -> None:
+    calls = []
+
+    class Policy:
+        def permits(self, request: Any, context: Any, permission: str) -> Any:
+            calls.append(app.calls())
+            return True
+
+    app.config.set_security_policy(Policy())
+    app.add(none, load_session=True, permission='look')
+    app.add(read, load_session=False, permission='look')
+    browser = opened(app)
+    browser.get('/none')
+    browser.get('/read')
+    assert calls == [[LOCK], [RELEASE]]
+    assert app.calls() == [LOCK, RELEASE]
+
+
+def test_load_session_follows_the_state_of_the_view(app: SmallApp) -> None:
+    app.add(none, load_session=True, session_state='read_only')
+    opened(app).get('/none')
+    assert app.calls() == [READ]
+
+
+def test_disabled_view_can_not_load_the_session(app: SmallApp) -> None:
+    app.add(none, load_session=True, session_state='disabled')
+    with pytest.raises(ConfigurationError, match='remove one of them'):
+        app.open()

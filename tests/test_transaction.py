@@ -675,6 +675,17 @@ def test_subrequest_that_commits_is_not_run_again(shop: Shop) -> None:
     assert not shop.app.is_locked(browser)
 
 
+def test_session_that_ends_before_its_vote(shop: Shop) -> None:
+    def end(shop: Shop, request: Any) -> None:
+        shop.app.elsewhere.remove_item(shop.session_id)
+
+    shop.make((RETRY,))
+    browser = placing(shop, once(end), session_state='optimistic')
+    response = browser.get('/order', status=409)
+    assert COMMITTED not in response.text
+    assert shop.orders() == []
+
+
 def test_session_that_ended_meanwhile_stores_nothing_but_a_timeout(
     shop: Shop,
 ) -> None:
@@ -765,8 +776,17 @@ def test_failure_is_remembered_until_after_the_commit(shop: Shop) -> None:
         assert failure.value.transaction == 'not committed'
         return {}
 
+    def use_twice(request: Any) -> None:
+        if request.path != '/order':
+            return
+        for _ in range(2):
+            with pytest.raises(SessionStoreUnavailable) as failure:
+                len(request.session)
+            assert str(failure.value).count('had been committed') == 1
+        len(request.session)
+
     shop.make()
-    add_tween(shop, after=lambda request: len(request.session))
+    add_tween(shop, after=use_twice)
     shop.app.add(order)
     response = shop.open().get('/order', status=503)
     assert told_not_to_try_again(response, COMMITTED)
@@ -968,7 +988,8 @@ def test_order_of_locks(loads: bool, shop: Shop) -> None:
     Each has what the other waits for, unless the session is loaded first.
     """
     has_row, has_session = threading.Event(), threading.Event()
-    pause = 0.3
+    # seconds in which the other one does not come, if it has to wait
+    pause = 0.3 if loads else 10
 
     def lock_row(request: Any) -> None:
         request.db.execute(update(Customer).values(orders=Customer.orders + 1))
@@ -989,7 +1010,7 @@ def test_order_of_locks(loads: bool, shop: Shop) -> None:
     with Session(shop.engine) as session:
         session.add(Customer(id=1))
         session.commit()
-    shop.make(lock_wait=1)
+    shop.make(lock_wait=15 if loads else 1)
     shop.app.add(row_first, session_first, load_session=loads)
     shop.open()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -427,6 +428,8 @@ class Locks:
                 ),
             )
         except ConditionFailed:
+            # so that whoever asks whether it is held asks DynamoDB
+            held.confirmed_at = -math.inf
             return False
         held.date = date
         held.confirmed_at = started

@@ -304,3 +304,15 @@ def test_fork_has_a_queue_and_renewals_of_its_own(
     wait_until(lambda: raw(raw_item)['LockDate'] != before)
     assert store._locks._process.get().holders.keys() == {record.lock_id}
     store.release_item_exclusive(ID, record.lock_id)
+
+
+def test_lock_that_a_renewal_has_found_lost_is_not_confirmed(
+    store: DynamoDBSessionStore, make_store: MakeStore
+) -> None:
+    """Though DynamoDB has confirmed it only just before."""
+    create(store)
+    lock_id = locked(store).lock_id
+    assert store.confirm_lock(lock_id)
+    locked(make_store(lock_lease=0.02))
+    assert not store.renew_lock(ID, lock_id)
+    assert not store.confirm_lock(lock_id)
