@@ -84,6 +84,13 @@ class StoreSettings:
         'gets ``SessionLockTimeout`` at once. ``auto``: 10, and never so many '
         "that waiting requests take the server's last threads.",
     )
+    touch_interval: int = setting(
+        _parsers.number(int, 0, 'seconds'),
+        60,
+        'Seconds between the sliding writes of requests that only read '
+        'without a lock. The expiry of a session with an owner slides no more '
+        'often than that, whatever the request does.',
+    )
     owner_index: str | None = setting(
         _parsers.optional(_parsers.index_name),
         None,
@@ -261,12 +268,6 @@ class FactorySettings(StoreSettings):
         None,
         'Dotted name of ``hook(request)``, which returns a state or None; '
         'asked before the view is known.',
-    )
-    touch_interval: int = setting(
-        _parsers.number(int, 0, 'seconds'),
-        60,
-        'Seconds between the sliding writes of requests that only read '
-        'without a lock.',
     )
     set_on_exception: bool = setting(
         _parsers.boolean,

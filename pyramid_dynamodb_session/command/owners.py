@@ -5,20 +5,27 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import Any
-
-from pyramid.exceptions import ConfigurationError
+from collections.abc import Iterator
 
 from ..errors import SessionError
+from . import scans
 from .context import Context
-from .output import Command, Result, columns, iso, number_of, timestamp
+from .output import (
+    Command,
+    Result,
+    columns,
+    iso,
+    number_of,
+    print_error,
+    timestamp,
+)
 
 WHICH_OWNER = 'give the text that the application sets as session.owner'
 
 
 def list_sessions(args: argparse.Namespace) -> Result:
     owner = owner_argument(args)
-    store = indexed_store(Context(args))
+    store = Context(args).store
     now = time.time()
     records = sorted(store.sessions_of(owner), key=lambda each: each.created)
     data = {
@@ -46,9 +53,49 @@ def list_sessions(args: argparse.Namespace) -> Result:
 def delete_sessions(args: argparse.Namespace) -> Result:
     """End all sessions of an owner, which signs the user out everywhere."""
     owner = owner_argument(args)
-    count = indexed_store(Context(args)).remove_sessions_of(owner)
-    text = f'{number_of(count, "session")} of the owner deleted.'
-    return Result({'deleted': count}, [text])
+    counts = Context(args).store.end_sessions_of(owner)
+    deleted = Deleted(counts)
+    status, ended = 0, ''
+    try:
+        report_deleted(deleted, args.plain)
+    except KeyboardInterrupt:
+        status, ended = 130, 'Interrupted; run it again to go on.'
+    except SessionError as error:
+        status, ended = 1, f'Stopped: {error}'
+    data = {
+        'deleted': deleted.count,
+        'complete': not ended,
+        'error': ended or None,
+    }
+    line = f'{number_of(deleted.count, "session")} of the owner deleted.'
+    return Result(data, [*([ended] if ended else []), line], status)
+
+
+class Deleted:
+    """Iterates over the `counts` of what is deleted; keeps the last one."""
+
+    def __init__(self, counts: Iterator[int]) -> None:
+        self._counts = counts
+        self.count = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for count in self._counts:
+            self.count = count
+            yield count
+
+
+def report_deleted(deleted: Deleted, plain: bool) -> None:
+    """Run to the end, reporting progress: in a bar, or in lines."""
+    if scans.tqdm is None or plain or not scans.is_terminal(sys.stderr):
+        next_line = time.monotonic() + scans.LINES_EVERY
+        for count in deleted:
+            if time.monotonic() >= next_line:
+                next_line += scans.LINES_EVERY
+                print_error(f'{number_of(count, "session")} deleted')
+        return
+    with scans.tqdm(unit=' sessions', file=sys.stderr) as bar:
+        for _ in deleted:
+            bar.update()
 
 
 def owner_argument(args: argparse.Namespace) -> str:
@@ -59,19 +106,6 @@ def owner_argument(args: argparse.Namespace) -> str:
     if not owner:
         raise SessionError('no owner is given: ' + WHICH_OWNER)
     return owner
-
-
-def indexed_store(context: Context) -> Any:
-    """The store, which has an index of owners.
-
-    Raises :class:`pyramid.exceptions.ConfigurationError` without one.
-    """
-    if context.settings.owner_index is None:
-        raise ConfigurationError(
-            'the sessions of one owner are found by an index: set '
-            'dynamodb_session.owner_index'
-        )
-    return context.store
 
 
 def add_owner_argument(

@@ -289,6 +289,12 @@ def add_session_argument(parser: argparse.ArgumentParser) -> None:
 def add_delete_arguments(parser: argparse.ArgumentParser) -> None:
     add_session_argument(parser)
     add_owner_argument(parser, required=False)
+    parser.add_argument(
+        '--plain',
+        action='store_true',
+        help='with --owner: lines instead of a progress bar, as where there '
+        'is no terminal',
+    )
 
 
 def add_show_arguments(parser: argparse.ArgumentParser) -> None:
@@ -337,8 +343,9 @@ example:
 Delete one session, locked or not. Its user has a new, empty one with the next
 request. A request that is holding it gets a SessionLockLost.
 
-With --owner, all sessions of one user are deleted, for which the setting
-dynamodb_session.owner_index is needed.""",
+With --owner, all sessions of one user are deleted, a hundred a second, for
+which the setting dynamodb_session.owner_index is needed. Ctrl-C stops it; what
+was deleted stays deleted.""",
         """\
 examples:
   dynamodb-session production.ini delete 'session=BZkrxMB…'

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import SessionStoreUnavailable
 from .calls import Calls, ConditionFailed, Item, units
@@ -29,6 +29,7 @@ THROTTLED = {
 #: Seconds to wait, again and again, when the client's retries were in vain.
 THROTTLED_PAUSES = (1, 2, 4, 8, 16)
 
+Reply = TypeVar('Reply')
 ProcessPage = Callable[[list[Item]], None]
 #: Yields now and then while it works; closing it stops the work.
 Progress = Generator[None, None, None]
@@ -62,6 +63,23 @@ class Rate:
         if self.per_second is not None:
             with self._mutex:
                 self._free_at += units / self.per_second
+
+
+def wait_out_throttling(
+    call: Callable[[], Reply], stopped: threading.Event
+) -> Reply:
+    """What a `call` returns, made again for half a minute while throttled.
+
+    :param stopped: ends all waiting.
+    """
+    for pause in THROTTLED_PAUSES:
+        try:
+            return call()
+        except SessionStoreUnavailable as error:
+            codes = codes_of(error.__cause__)
+            if THROTTLED.isdisjoint(codes) or stopped.wait(pause):
+                raise
+    return call()
 
 
 class TableScan:
@@ -149,14 +167,11 @@ class TableScan:
         Throttling is waited out, for half a minute. Raises as
         :meth:`Calls.on_table` does.
         """
-        for pause in THROTTLED_PAUSES:
-            try:
-                return self._call(operation, cost, parameters)
-            except SessionStoreUnavailable as error:
-                codes = codes_of(error.__cause__)
-                if THROTTLED.isdisjoint(codes) or self.stopped.wait(pause):
-                    raise
-        return self._call(operation, cost, parameters)
+
+        def call() -> dict[str, Any]:
+            return self._call(operation, cost, parameters)
+
+        return wait_out_throttling(call, self.stopped)
 
     def _call(
         self, operation: str, cost: float, parameters: dict[str, Any]

@@ -226,20 +226,18 @@ class DynamoDBSessionStore:
         provider's ``RemoveItem``.
         """
         name = self._name(session_id)
-        try:
-            self._calls.on_item(
-                'update_item', name, **self._tombstone(lock_id)
-            )
-        except ConditionFailed as failed:
-            if lock_id is None:
-                return
-            # gone already, or the reply of our own first attempt was lost
-            item = self._calls.stored_item(name, failed)
-            if item is not None and 'Ended' not in item:
-                raise lock_lost() from None
-        finally:
-            if lock_id is not None:
-                self._locks.leave(self._calls, lock_id)
+        with self._locks.ending(self._calls, lock_id):
+            try:
+                self._calls.on_item(
+                    'update_item', name, **self._tombstone(lock_id)
+                )
+            except ConditionFailed as failed:
+                if lock_id is None:
+                    return
+                # gone already, or the reply of our first attempt was lost
+                item = self._calls.stored_item(name, failed)
+                if item is not None and 'Ended' not in item:
+                    raise lock_lost() from None
 
     def reset_item_timeout(
         self, session_id: str, *, record: SessionRecord | None = None
@@ -280,9 +278,10 @@ class DynamoDBSessionStore:
     def sessions_of(self, owner: str) -> Iterator[OwnedSession]:
         """The living sessions of an `owner`, without their data.
 
-        From the index ``owner_index``, which follows the table within about
-        a second. Raises :class:`pyramid.exceptions.ConfigurationError`
-        without that setting.
+        From the index ``owner_index``, which is eventually consistent: a
+        session that has just begun may be missing, and one that has just
+        ended may be there, for about a second. Raises
+        :class:`pyramid.exceptions.ConfigurationError` without that setting.
         """
         return iter(self._owned(owner))
 
@@ -292,12 +291,17 @@ class DynamoDBSessionStore:
         """End all sessions of an `owner`; return how many that were.
 
         Each leaves a tombstone, as :meth:`remove_item` does, so that requests
-        on their way store nothing. It asks the index until that has shown
-        none for a second, and so takes a second at least; a hundred sessions
-        a second are ended. A session that gets this owner while it runs may
-        be ended or not: change the password first.
+        on their way store nothing: :class:`SessionLockLost`, or
+        :class:`SessionConflict` for an ``optimistic`` one. A hundred sessions
+        a second are ended, and throttling is waited out.
 
-        :param keep: a session that stays, such as ``request.session``.
+        The index is eventually consistent. It is asked until it has shown
+        none for a second, so this takes a second at least. A session that
+        gets this owner in that second may be ended or not: first change what
+        the login checks.
+
+        :param keep: a session that stays, such as ``request.session``, even
+            if it gets a new id in this request.
         """
         return max(self.end_sessions_of(owner, keep), default=0)
 
@@ -313,9 +317,14 @@ class DynamoDBSessionStore:
         """What ``Owner`` is for an `owner`.
 
         Raises :class:`pyramid.exceptions.ConfigurationError` without
-        ``owner_index``.
+        ``owner_index``, and :class:`TypeError` for what is no text.
         """
         required_index(self.settings.owner_index)
+        if not isinstance(owner, str):
+            raise TypeError(
+                f'the owner of a session is text, not {type(owner).__name__}:'
+                ' str() makes one of the id of a user'
+            )
         return self._name(owner)
 
     def _owned(self, owner: str) -> OwnedSessions:
@@ -325,7 +334,14 @@ class DynamoDBSessionStore:
             return self._tombstone(None, owner=hashed)
 
         index = required_index(self.settings.owner_index)
-        return OwnedSessions(self._calls, self.table, index, hashed, tombstone)
+        return OwnedSessions(
+            self._calls,
+            self.table,
+            index,
+            hashed,
+            tombstone,
+            self.settings.lock_lease,
+        )
 
     # -- what a living request needs besides -----------------------------
 
@@ -496,23 +512,21 @@ class DynamoDBSessionStore:
             'Key': self._calls.key(name),
             **self._tombstone(record.lock_id, record),
         }
-        try:
-            self._calls.send(
-                'transact_write_items',
-                TransactItems=[{'Put': put}, {'Update': entomb}],
-            )
-        except ConditionFailed as failed:
-            if failed.codes[:1] == ['ConditionalCheckFailed']:
-                # the new item is our own: the first attempt went through
-                return
-            if record.lock_id is not None:
-                raise lock_lost() from None
-            self._change_id_when_unlocked(
-                session_id, new_session_id, items, payload, record, failed
-            )
-        finally:
-            if record.lock_id is not None:
-                self._locks.leave(self._calls, record.lock_id)
+        with self._locks.ending(self._calls, record.lock_id):
+            try:
+                self._calls.send(
+                    'transact_write_items',
+                    TransactItems=[{'Put': put}, {'Update': entomb}],
+                )
+            except ConditionFailed as failed:
+                if failed.codes[:1] == ['ConditionalCheckFailed']:
+                    # the new item is ours: the first attempt went through
+                    return
+                if record.lock_id is not None:
+                    raise lock_lost() from None
+                self._change_id_when_unlocked(
+                    session_id, new_session_id, items, payload, record, failed
+                )
 
     def _change_id_when_unlocked(
         self,
@@ -705,7 +719,7 @@ class DynamoDBSessionStore:
         record: SessionRecord,
     ) -> Item:
         """The attributes that a save writes."""
-        data = self._expiry.attributes(record)
+        data = self._expiry.attributes_of_save(record)
         if record.timeout is not None:
             data['SessionTimeout'] = number(record.timeout)
         size = overhead(self.table.key_name, len(name.encode()), tuple(data))

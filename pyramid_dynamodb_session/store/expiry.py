@@ -20,6 +20,7 @@ class Expiry:
     def __init__(self, settings: StoreSettings) -> None:
         self._timeout = settings.timeout
         self._longest = settings.absolute_timeout
+        self._touch_interval = settings.touch_interval
         self._ttl_attribute = settings.ttl_attribute
         self._ttl_grace = settings.ttl_grace
 
@@ -42,6 +43,22 @@ class Expiry:
     def attributes(self, record: SessionRecord) -> Item:
         """What slides the expiry of a session that is used right now."""
         return self.attributes_of(self.end(record))
+
+    def attributes_of_save(self, record: SessionRecord) -> Item:
+        """What a save, or a release, sets.
+
+        As :meth:`attributes`. The index of ``owner_index`` has ``Expires``,
+        though, and a write unit is billed whenever it moves: that of a
+        session with an owner slides once in ``touch_interval`` seconds, or in
+        a tenth of its timeout if that is shorter.
+        """
+        end = self.end(record)
+        if record.owner is not None:
+            timeout = end - int(time.time())
+            interval = min(self._touch_interval, timeout // 10)
+            if 0 <= end - record.expires < interval:
+                end = record.expires
+        return self.attributes_of(end)
 
     def attributes_of(self, end: int) -> Item:
         """What makes an item expire at its `end`."""

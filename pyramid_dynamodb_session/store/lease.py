@@ -62,7 +62,6 @@ class HeldLock:
 
     name: str
     lock: LockId
-    lock_id: str
     record: SessionRecord
     date: int
     confirmed_at: float
@@ -74,6 +73,12 @@ class HeldLock:
     owner: weakref.ref[Any] | None = None
     #: a renewal is on its way
     is_being_renewed: bool = False
+    #: the call that gives it back is on its way
+    is_being_released: bool = False
+    lock_id: str = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lock_id = str(self.lock)
 
     def age(self) -> float:
         """Seconds since DynamoDB has confirmed it."""
@@ -91,7 +96,6 @@ class HeldLock:
         return HeldLock(
             self.name,
             self.lock,
-            self.lock_id,
             self.record,
             self.date,
             self.confirmed_at,
@@ -277,7 +281,9 @@ class LeaseRenewer:
             held.is_being_renewed = False
         if is_held:
             held.renewals += 1
-        elif self._held.pop(held.lock_id, None) is not None:
+            return
+        is_lost = self._held.pop(held.lock_id, None) is not None
+        if is_lost and not held.is_being_released:
             log.warning(
                 'the lock of a request in progress was taken over, or its '
                 'session has ended'

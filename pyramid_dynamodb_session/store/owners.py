@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +12,13 @@ from typing import Any
 from pyramid.exceptions import ConfigurationError
 
 from ..dynamodb.calls import Calls, ConditionFailed, Item
-from ..dynamodb.scan import Rate
+from ..dynamodb.scan import Rate, wait_out_throttling
 from ..dynamodb.table import Table
-from .item import CorruptItem, optional_number, whole_number
+from .expressions import sessions_of
+from .item import CorruptItem, whole_number
+from .lease import CLOCK_SKEW
+
+log = logging.getLogger(__name__)
 
 #: Sessions that are ended in a second, so that the table is not throttled.
 MOST_PER_SECOND = 100
@@ -21,6 +26,9 @@ MOST_PER_SECOND = 100
 #: it follows the table, and a session that moves to another id leaves it
 #: under the one before it comes back under the other.
 SETTLED_AFTER = 1.0
+#: Seconds after which an index that still shows sessions which have ended is
+#: waited for no more.
+LONGEST_LAG = 30.0
 #: Seconds between two queries.
 PAUSE = 0.25
 
@@ -44,6 +52,7 @@ class OwnedSessions:
     :param owner: the ``Owner`` attribute.
     :param tombstone: returns the ``UpdateItem`` that ends a session of that
         owner.
+    :param lease: of a lock, in seconds.
     """
 
     def __init__(
@@ -53,42 +62,48 @@ class OwnedSessions:
         index: str,
         owner: str,
         tombstone: Callable[[], dict[str, Any]],
+        lease: float,
     ) -> None:
         self._calls = calls
         self._table = table
-        self._index = index
-        self._owner = owner
+        self._query = sessions_of(index, owner)
         self._tombstone = tombstone
+        self._lease = lease
+        self._never = threading.Event()
 
     def __iter__(self) -> Iterator[OwnedSession]:
         """Those that live, as the index has them."""
+        now = time.time()
+        return (each for each in self._indexed() if each.expires > now)
+
+    def _indexed(self) -> Iterator[OwnedSession]:
+        """All that the index has, expired or not."""
         start: dict[str, Any] = {}
         while True:
-            reply = self._calls.on_table(
-                'query',
-                IndexName=self._index,
-                KeyConditionExpression='#owner = :owner',
-                ExpressionAttributeNames={'#owner': 'Owner'},
-                ExpressionAttributeValues={':owner': {'S': self._owner}},
-                **start,
-            )
+            reply = self._call('query', **self._query, **start)
             for item in reply.get('Items', []):
                 session = self._session(item)
-                if session is not None and session.expires > time.time():
+                if session is not None:
                     yield session
             if 'LastEvaluatedKey' not in reply:
                 return
             start = {'ExclusiveStartKey': reply['LastEvaluatedKey']}
+
+    def _call(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        return wait_out_throttling(
+            lambda: self._calls.on_table(operation, **parameters), self._never
+        )
 
     def _session(self, item: Item) -> OwnedSession | None:
         name = item[self._table.key_name]['S']
         try:
             return OwnedSession(
                 name,
-                optional_number(item, 'CreateDate') or 0,
+                whole_number(item, 'CreateDate'),
                 whole_number(item, 'Expires'),
             )
         except CorruptItem:
+            # what it belongs to is no session either
             return None
 
     def end(self, keep: str | None = None) -> Iterator[int]:
@@ -98,25 +113,41 @@ class OwnedSessions:
 
         :param keep: the name of one that stays.
         """
-        rate = Rate(MOST_PER_SECOND, threading.Event())
-        seen = {keep}
-        ended = 0
+        rate = Rate(MOST_PER_SECOND, self._never)
+        ended: set[str] = set()
         settled_at = time.monotonic() + SETTLED_AFTER
-        while time.monotonic() < settled_at:
-            for session in self:
-                if session.name in seen:
+        give_up_at = time.monotonic() + LONGEST_LAG
+        while time.monotonic() < min(settled_at, give_up_at):
+            for session in self._indexed():
+                if session.name == keep or self._is_dead(session):
                     continue
-                seen.add(session.name)
+                # ended already, it shows that the index is behind
                 settled_at = time.monotonic() + SETTLED_AFTER
+                if session.name in ended:
+                    continue
                 rate.spend(1)
-                ended += self._end(session.name)
-                yield ended
+                if self._end(session.name):
+                    ended.add(session.name)
+                    give_up_at = time.monotonic() + LONGEST_LAG
+                    yield len(ended)
             time.sleep(PAUSE)
+        if time.monotonic() < settled_at:
+            log.warning(
+                'the index of owners is %s seconds behind: sessions that '
+                'moved to another id may be left',
+                LONGEST_LAG,
+            )
+
+    def _is_dead(self, session: OwnedSession) -> bool:
+        """Whether it has expired, and no request can save it any more."""
+        return session.expires + self._lease + CLOCK_SKEW <= time.time()
 
     def _end(self, name: str) -> bool:
         """Whether a session was still this owner's, and lived."""
         try:
-            self._calls.on_item('update_item', name, **self._tombstone())
+            self._call(
+                'update_item', Key=self._calls.key(name), **self._tombstone()
+            )
         except ConditionFailed:
             return False
         return True
