@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,7 +29,9 @@ def server_threads() -> int | None:
 def pool_size(thread: threading.Thread) -> int | None:
     """The size of the pool whose worker a `thread` is; None for no worker."""
     arguments: tuple[Any, ...] = getattr(thread, '_args', ())
-    pool = arguments[0]() if arguments and callable(arguments[0]) else None
-    if isinstance(pool, ThreadPoolExecutor):
-        return int(pool._max_workers)
+    # a worker's first argument; what others were given is not to be called
+    if arguments and isinstance(arguments[0], weakref.ref):
+        pool = arguments[0]()
+        if isinstance(pool, ThreadPoolExecutor):
+            return int(pool._max_workers)
     return None

@@ -155,6 +155,7 @@ class RequestLifecycle:
             started_at=request.environ.setdefault(
                 STARTED_AT, time.monotonic()
             ),
+            attempt=request.environ.get('retry.attempt', 0),
         )
         self.session = DynamoDBSession(self.work)
         self._is_finished = False

@@ -41,6 +41,7 @@ from .events import (
 )
 from .store import DynamoDBSessionStore, conflict, lock_lost
 from .store.item import EndedSession, SessionRecord
+from .store.lease import back_off_before_retry
 from .store.locks import VersionChanged
 
 try:
@@ -87,6 +88,7 @@ class UnitOfWork:
     :param on_load: called before the session is loaded.
     :param started_at: when the first attempt of the request began, on the
         monotonic clock.
+    :param attempt: how many attempts of the request there were before.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class UnitOfWork:
         on_load: Callable[[], None] = nothing,
         recorder: Recorder | None = None,
         started_at: float | None = None,
+        attempt: int = 0,
     ) -> None:
         self.recorder = recorder or Recorder()
         self._store = store.bind(self.recorder)
@@ -119,6 +122,7 @@ class UnitOfWork:
         #: the process that has loaded it
         self._pid = 0
         self._started_at = started_at or time.monotonic()
+        self._attempt = attempt
         #: the stored session that :meth:`invalidate` has left behind
         self._invalidated: tuple[str, str | None] | None = None
         self._lock_id: str | None = None
@@ -273,6 +277,8 @@ class UnitOfWork:
     def _find(self) -> SessionRecord | EndedSession | None:
         if self._id is None:
             return None
+        if self.state == 'optimistic' and self._attempt:
+            back_off_before_retry(self._attempt)
         if self.state != 'exclusive':
             return self._store.find_item(self._id)
         found = self._store.find_item_exclusive(self._id)

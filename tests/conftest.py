@@ -12,7 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from pyramid_dynamodb_session import local
+from pyramid_dynamodb_session import DynamoDBSessionStore, local
 from pyramid_dynamodb_session.dynamodb.direct import DirectClient
 from tests.support.aws import (
     ACCESS_KEY,
@@ -173,6 +173,21 @@ def table(client: Any) -> Iterator[str]:
     """The name of the table that all tests share."""
     name = f'Sessions-{uuid.uuid4().hex[:8]}'
     create_table(client, name, ('SessionId', 'HASH', 'S'))
+    yield name
+    client.delete_table(TableName=name)
+
+
+@pytest.fixture(scope='session')
+def indexed_table(client: Any) -> Iterator[str]:
+    """The name of a table with the index of owners, ``Owner-index``."""
+    name = f'Owned-{uuid.uuid4().hex[:8]}'
+    DynamoDBSessionStore(
+        client,
+        table=name,
+        owner_index='Owner-index',
+        on_demand_capacity=True,
+        ttl_attribute='',
+    ).initialize()
     yield name
     client.delete_table(TableName=name)
 

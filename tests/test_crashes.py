@@ -81,7 +81,7 @@ def test_lock_of_a_killed_process_is_taken_over_without_an_error(
     settings: dict[str, str], hold: Hold
 ) -> None:
     """At the default settings, for all that wait in another process."""
-    with Server(settings) as dies, Server(settings) as lives:
+    with Server(settings) as dies, Server(settings, threads=8) as lives:
         browser = someone(dies)
         holder = hold(browser, 60, 'dead')
         dies.kill()
@@ -177,7 +177,7 @@ def test_preloaded_workers_and_their_threads_share_nothing_but_the_table(
     settings: dict[str, str],
 ) -> None:
     """The client was made, and used, before the workers were forked."""
-    with Server(settings, workers=2, threads=4) as server:
+    with Server(settings, workers=2, threads=10) as server:
         browser = someone(server)
 
         def count() -> Counter[int]:

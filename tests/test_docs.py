@@ -34,6 +34,7 @@ from pyramid_dynamodb_session import (
     DynamoDBSessionStore,
     session_factory_from_settings,
 )
+from pyramid_dynamodb_session.store import owners
 from pyramid_dynamodb_session.store.item import (
     ITEM_LIMIT,
     PAYLOAD_LIMIT,
@@ -307,12 +308,38 @@ def stored(store: DynamoDBSessionStore, session_id: str) -> dict[str, Any]:
 # -- logging in ----------------------------------------------------------
 
 
+@pytest.fixture
+def login_settings(
+    settings: dict[str, str], indexed_table: str, monkeypatch: Any
+) -> dict[str, str]:
+    """Those on the page, at the engine under test."""
+    monkeypatch.setattr(owners, 'SETTLED_AFTER', 0.05)
+    monkeypatch.setattr(owners, 'PAUSE', 0.01)
+    given: dict[str, str] = {}
+    for ini in page('login').settings():
+        given |= ini
+    return given | settings | {'dynamodb_session.table': indexed_table}
+
+
+@pytest.fixture
+def login_store(
+    client: Any, indexed_table: str, application: str
+) -> DynamoDBSessionStore:
+    return DynamoDBSessionStore(
+        client, table=indexed_table, application=application
+    )
+
+
+def log_in(app: Any, **form: str) -> TestApp:
+    browser = TestApp(app)
+    browser.post('/login', {'name': 'anna', 'password': 'secret', **form})
+    return browser
+
+
 def test_a_login_gets_a_new_id_and_a_logout_ends_the_session(
-    settings: dict[str, str], store: DynamoDBSessionStore
+    login_settings: dict[str, str], login_store: DynamoDBSessionStore
 ) -> None:
-    max_age = 'dynamodb_session.cookie_max_age'
-    (given,) = (ini for ini in page('login').settings() if max_age in ini)
-    app = both('login', 'index').app(settings | {max_age: given[max_age]})
+    app = both('login', 'index').app(login_settings)
     browser = TestApp(app)
     browser.get('/cart')
     before = browser.cookies['session']
@@ -321,13 +348,53 @@ def test_a_login_gets_a_new_id_and_a_logout_ends_the_session(
     )
     assert f'Max-Age={30 * 24 * 3600}' in answer.headers['Set-Cookie']
     assert browser.get('/account').json == {'name': 'anna'}
-    assert store.get_item(before) is None
+    assert login_store.get_item(before) is None
 
     after = browser.cookies['session']
-    assert stored(store, after)['n'] == 1
+    assert stored(login_store, after)['n'] == 1
     browser.post('/logout')
-    assert store.get_item(after) is None
+    assert login_store.get_item(after) is None
     assert 'session' not in browser.cookies
+
+
+def test_devices_of_a_user_are_listed(login_settings: dict[str, str]) -> None:
+    app = page('login').app(login_settings)
+    here, there = log_in(app), log_in(app, stay='on')
+    devices = here.get('/devices').json
+    assert [each['is_this_one'] for each in devices].count(True) == 1
+    for each in devices:
+        assert abs(each['created'] - time.time()) < 60
+        if each['is_this_one']:
+            assert abs(each['last_seen'] - time.time()) < 60
+        else:
+            assert each['last_seen'] is None
+    there.post('/logout')
+    assert len(here.get('/devices').json) == 1
+
+
+def test_other_devices_are_signed_out(login_settings: dict[str, str]) -> None:
+    app = page('login').app(login_settings)
+    here, there = log_in(app), log_in(app)
+    assert here.post('/sign_out_others').json == {'ended': 1}
+    assert here.get('/account').json == {'name': 'anna'}
+    assert there.get('/account').json == {'name': None}
+
+
+def test_change_of_password_signs_out_the_others(
+    login_settings: dict[str, str],
+) -> None:
+    app = page('login').app(login_settings)
+    here, there = log_in(app), log_in(app)
+    before = here.cookies['session']
+    here.post('/password', {'password': 'new'})
+    assert here.cookies['session'] != before
+    assert here.get('/account').json == {'name': 'anna'}
+    assert there.get('/account').json == {'name': None}
+    thief = TestApp(app)
+    thief.set_cookie('session', before)
+    assert thief.get('/account').json == {'name': None}
+    (device,) = here.get('/devices').json
+    assert device['is_this_one']
 
 
 def both(name: str, other: str) -> Page:
@@ -337,8 +404,8 @@ def both(name: str, other: str) -> Page:
     return merged
 
 
-def test_a_wrong_password_is_no_login(settings: dict[str, str]) -> None:
-    browser = TestApp(page('login').app(settings))
+def test_a_wrong_password_is_no_login(login_settings: dict[str, str]) -> None:
+    browser = TestApp(page('login').app(login_settings))
     browser.post('/login', {'name': 'anna', 'password': '?'}, status=403)
     assert browser.get('/account').json == {'name': None}
 

@@ -68,7 +68,7 @@ def elsewhere(
         ('release', READ, 'UpdateItem', 1, 2, {'n': 1}),
         ('read', '/read_only/read', 'GetItem', 0, 1, {'n': 1}),
         ('optimistic', '/optimistic/count', 'UpdateItem', 0, 1, {'n': 2}),
-        ('delete', '/invalidate', 'DeleteItem', 0, 1, {}),
+        ('end', '/invalidate', 'UpdateItem', 1, 2, {}),
         ('transaction', '/regenerate', 'TransactWriteItems', 0, 1, {'n': 1}),
     ],
 )
@@ -178,7 +178,10 @@ def test_every_seventh_reply_lost_under_six_clients(
             for token in tokens
         ]
 
-    with Server(settings, threads=6) as one, Server(settings) as other:
+    with (
+        Server(settings, threads=6) as one,
+        Server(settings, threads=6) as other,
+    ):
         browser = Browser(one.url)
         assert browser.get('/count').status == 200
         proxy.clear()

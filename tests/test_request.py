@@ -1253,3 +1253,85 @@ def test_cookie_in_a_response_for_shared_caches_is_warned_of(
     app.open().get('/cached')
     told = 'GET /cached (route cached): the response carries' in caplog.text
     assert told == warns
+
+
+# -- whatever becomes of the request -------------------------------------
+
+
+@pytest.mark.parametrize(
+    'error', [RuntimeError('not handled'), KeyboardInterrupt(), SystemExit()]
+)
+def test_lock_goes_with_a_request_that_fails(
+    error: BaseException, make: Make
+) -> None:
+    """Also where a finished callback of others ends all further ones."""
+    locked_after: list[bool] = []
+
+    def fails(request: Any) -> Any:
+        def callback(request: Any) -> None:
+            locked_after.append(app.is_locked(browser))
+            raise ValueError('a finished callback of others')
+
+        request.add_finished_callback(callback)
+        request.session['failed'] = True
+        raise error
+
+    app = make()
+    app.add(count, fails)
+    browser = app.open()
+    browser.get('/count')
+    with pytest.raises((ValueError, type(error))):
+        browser.get('/fails')
+    assert locked_after == [False]
+    assert app.stored(browser) == {'n': 1}
+
+
+def test_lock_of_a_request_in_a_garbage_cycle_is_renewed_no_more(
+    make: Make,
+) -> None:
+    """Finished callbacks of others have kept ours from running."""
+    kept: list[Any] = []
+
+    def cycle(request: Any) -> Any:
+        def callback(request: Any) -> None:
+            raise ValueError('a finished callback of others')
+
+        request.add_finished_callback(callback)
+        kept.append(request)
+        return dict(request.session)
+
+    app = make(include=False, lock_lease=0.3)
+    app.add(count, cycle)
+    browser = app.open()
+    browser.get('/count')
+    with pytest.raises(ValueError, match='callback of others'):
+        browser.get('/cycle')
+    assert not app.is_locked(browser)
+    # whoever still has the request has no lock with it
+    assert kept[0].session == {'n': 1}
+    renewer = app.factory.store._locks._process.get().renewer
+    assert renewer._held == {}
+    assert browser.get('/count').json == {'n': 2}
+
+
+def test_request_that_was_released_saves_only_what_nobody_has_changed(
+    make: Make,
+) -> None:
+    """The lock was given back before the save, for whatever reason."""
+
+    def released(request: Any) -> Any:
+        request.session['late'] = request.params.get('rival', 'no')
+        request.session._work.release()
+        if 'rival' in request.params:
+            app.take_over(session_id(browser))
+        return {}
+
+    app = make()
+    app.add(count, released)
+    browser = app.open()
+    browser.get('/count')
+    browser.get('/released')
+    assert app.stored(browser) == {'n': 1, 'late': 'no'}
+    browser.get('/count')
+    browser.get('/released?rival=yes', status=409)
+    assert app.stored(browser) == {'n': 2, 'late': 'no', 'other': True}

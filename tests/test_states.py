@@ -12,7 +12,8 @@ import pytest
 from pyramid.csrf import SessionCSRFStoragePolicy
 from pyramid.events import NewRequest
 from pyramid.exceptions import ConfigurationError
-from pyramid.view import view_config
+from pyramid.response import Response
+from pyramid.view import render_view_to_response, view_config
 from webtest import TestApp
 
 from pyramid_dynamodb_session import (
@@ -25,6 +26,7 @@ from tests.apps.views import count, none, read
 from tests.apps.wsgi_app import STATES
 from tests.support.browser import Browser
 from tests.support.servers import Server
+from tests.support.together import together
 
 Make = Callable[..., SmallApp]
 
@@ -868,3 +870,102 @@ def test_read_only_does_not_warn_of_what_a_serializer_writes_differently(
     record.payload = b'{ "a": 1 }'
     assert not app.elsewhere.differs({'a': 1}, record)
     assert app.elsewhere.differs({'a': 2}, record)
+
+
+# -- views within views --------------------------------------------------
+
+
+@pytest.mark.parametrize('state', ['read_only', 'disabled', 'optimistic'])
+def test_view_that_another_one_renders_leaves_the_state_as_it_is(
+    state: str, app: SmallApp
+) -> None:
+    def inner(context: Any, request: Any) -> Any:
+        request.session['inner'] = request.session.state
+        return Response('rendered')
+
+    def outer(request: Any) -> Any:
+        request.session['outer'] = 1
+        assert render_view_to_response(None, request, 'inner').text
+        assert (request.session.state, request.session.locked) == (
+            'exclusive',
+            True,
+        )
+        request.session['after'] = 2
+        return {}
+
+    app.config.add_view(inner, name='inner', session_state=state)
+    app.add(outer)
+    browser = opened(app)
+    browser.get('/outer')
+    assert app.calls() == [LOCK, SAVE]
+    assert app.stored(browser) == {
+        'n': 1,
+        'outer': 1,
+        'inner': 'exclusive',
+        'after': 2,
+    }
+
+
+# -- timeouts of one's own -----------------------------------------------
+
+
+def adjust(request: Any) -> Any:
+    request.session.adjust_timeout(30 * 86400)
+    return {}
+
+
+def expires_in(app: SmallApp, browser: TestApp) -> float:
+    record = app.elsewhere.get_item(session_id(browser))
+    assert record is not None
+    return record.expires - time.time()
+
+
+def test_late_touch_shrinks_no_timeout(make: Make) -> None:
+    """It had read the session before its timeout was adjusted."""
+
+    def stale(request: Any) -> Any:
+        assert request.session['n'] == 1
+        other = app.browser(session_id(browser))
+        together([lambda: other.get('/adjust')])
+        return {}
+
+    app = make(touch_interval=0)
+    app.add(adjust)
+    in_state(app, 'read_only', stale)
+    browser = opened(app)
+    time.sleep(1.1)
+    browser.get('/stale')
+    assert expires_in(app, browser) > 29 * 86400
+
+
+def test_release_after_invalidate_shrinks_no_timeout(make: Make) -> None:
+    def changes_its_mind(request: Any) -> Any:
+        request.session.invalidate()
+        raise RuntimeError('not handled')
+
+    app = make()
+    app.add(adjust, changes_its_mind)
+    browser = opened(app)
+    browser.get('/adjust')
+    with pytest.raises(RuntimeError):
+        browser.get('/changes_its_mind')
+    assert expires_in(app, browser) > 29 * 86400
+    assert not app.is_locked(browser)
+
+
+# -- a holder that has died ----------------------------------------------
+
+
+def test_optimistic_request_replaces_a_dead_holder(make: Make) -> None:
+    app = make(lock_lease=0.2)
+    in_state(app, 'optimistic', write)
+    browser = opened(app)
+    assert app.elsewhere.get_item_exclusive(session_id(browser))
+    browser.get('/write')
+    assert app.stored(browser) == {'n': 1, 'written': True}
+    assert not app.is_locked(browser)
+
+
+def write(request: Any) -> Any:
+    request.session['written'] = True
+    return {}

@@ -86,14 +86,15 @@ class Deleted:
 
 def report_deleted(deleted: Deleted, plain: bool) -> None:
     """Run to the end, reporting progress: in a bar, or in lines."""
-    if scans.tqdm is None or plain or not scans.is_terminal(sys.stderr):
+    tqdm = scans.progress_bar(plain)
+    if tqdm is None:
         next_line = time.monotonic() + scans.LINES_EVERY
         for count in deleted:
             if time.monotonic() >= next_line:
                 next_line += scans.LINES_EVERY
                 print_error(f'{number_of(count, "session")} deleted')
         return
-    with scans.tqdm(unit=' sessions', file=sys.stderr) as bar:
+    with tqdm(unit=' sessions', file=sys.stderr) as bar:
         for _ in deleted:
             bar.update()
 

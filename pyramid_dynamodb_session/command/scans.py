@@ -55,10 +55,16 @@ def report_progress(
     :param figures: more numbers to show.
     """
     with contextlib.closing(progress):
-        if tqdm is None or plain or not is_terminal(sys.stderr):
+        bar = progress_bar(plain)
+        if bar is None:
             print_progress(progress, scan, figures)
         else:
-            show_progress_bar(tqdm, progress, scan, items, figures)
+            show_progress_bar(bar, progress, scan, items, figures)
+
+
+def progress_bar(plain: bool) -> Any:
+    """tqdm; None where lines are printed instead."""
+    return None if plain or not is_terminal(sys.stderr) else tqdm
 
 
 def is_terminal(file: Any) -> bool:

@@ -22,8 +22,8 @@ WAIT_ATTEMPTS = 300
 def index_definition(index: str) -> dict[str, Any]:
     """What ``CreateTable`` and ``UpdateTable`` take; without its capacity.
 
-    Nothing that it projects changes when a session is saved, so that a save
-    does not write to the index.
+    A save writes to the index, for a write unit more, if ``Expires`` moves:
+    see :meth:`.store.expiry.Expiry.attributes_of_save`.
     """
     return {
         'IndexName': index,

@@ -309,9 +309,16 @@ class DynamoDBSessionStore:
         self, owner: str, keep: DynamoDBSession | None = None
     ) -> Iterator[int]:
         """As :meth:`remove_sessions_of`; yields the number as it goes."""
-        kept = None if keep is None else keep.session_id
-        name = None if kept is None else self._name(kept)
+        name = None if keep is None else self.name_of(keep)
         return self._owned(owner).end(name)
+
+    def name_of(self, session: DynamoDBSession) -> str | None:
+        """The table's key for a session, as in :meth:`sessions_of`.
+
+        None until it is stored.
+        """
+        session_id = session.session_id
+        return None if session_id is None else self._name(session_id)
 
     def hashed_owner(self, owner: str) -> str:
         """What ``Owner`` is for an `owner`.

@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 #: Seconds between two looks at a lock that another process holds.
 FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.05
+#: Seconds that an ``optimistic`` request pauses, at the most, before its
+#: second attempt and before any.
+FIRST_RETRY_PAUSE = 0.01
+LONGEST_RETRY_PAUSE = 0.32
 #: Seconds by which ``LockDate`` may be wrong, where DynamoDB's clock was not
 #: known yet when it was written.
 CLOCK_SKEW = 30
@@ -159,6 +163,17 @@ class LockWait:
         jitter = random.uniform(0.5, 1)  # noqa: S311
         time.sleep(min(left, self._pause * jitter))
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+
+def back_off_before_retry(attempt: int) -> None:
+    """Sleep before an attempt that follows others: longer after each.
+
+    Those who have just met over the same session so meet less often.
+
+    :param attempt: how many there have been.
+    """
+    longest = min(FIRST_RETRY_PAUSE * 2**attempt, LONGEST_RETRY_PAUSE)
+    time.sleep(random.uniform(0, longest))  # noqa: S311
 
 
 def yield_to_other_processes() -> None:

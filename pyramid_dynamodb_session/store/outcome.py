@@ -75,12 +75,11 @@ def outcome_of_optimistic(
         return Outcome.UNKNOWN
     if saves_since <= 0:
         return Outcome.NOT_SAVED if 'Ended' in item else Outcome.PENDING
-    if failed.is_only_attempt:
-        return Outcome.NOT_SAVED
     if saves_since <= len(receipts):
+        # also of an only attempt: a late duplicate of it may have come through
         is_ours = receipts[saves_since - 1] == receipt
         return Outcome.SAVED if is_ours else Outcome.NOT_SAVED
-    if len(receipts) < RECEIPTS:
+    if failed.is_only_attempt or len(receipts) < RECEIPTS:
         # the list began with a later save: ours would have begun it
         return Outcome.NOT_SAVED
     return Outcome.UNKNOWN

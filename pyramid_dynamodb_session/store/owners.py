@@ -117,26 +117,26 @@ class OwnedSessions:
         ended: set[str] = set()
         settled_at = time.monotonic() + SETTLED_AFTER
         give_up_at = time.monotonic() + LONGEST_LAG
-        while time.monotonic() < min(settled_at, give_up_at):
+        while time.monotonic() < settled_at:
             for session in self._indexed():
                 if session.name == keep or self._is_dead(session):
                     continue
+                if session.name not in ended:
+                    rate.spend(1)
+                    if self._end(session.name):
+                        ended.add(session.name)
+                        give_up_at = time.monotonic() + LONGEST_LAG
+                        yield len(ended)
                 # ended already, it shows that the index is behind
                 settled_at = time.monotonic() + SETTLED_AFTER
-                if session.name in ended:
-                    continue
-                rate.spend(1)
-                if self._end(session.name):
-                    ended.add(session.name)
-                    give_up_at = time.monotonic() + LONGEST_LAG
-                    yield len(ended)
+            if time.monotonic() >= give_up_at:
+                log.warning(
+                    'the index of owners is %s seconds behind: sessions that '
+                    'moved to another id may be left',
+                    LONGEST_LAG,
+                )
+                return
             time.sleep(PAUSE)
-        if time.monotonic() < settled_at:
-            log.warning(
-                'the index of owners is %s seconds behind: sessions that '
-                'moved to another id may be left',
-                LONGEST_LAG,
-            )
 
     def _is_dead(self, session: OwnedSession) -> bool:
         """Whether it has expired, and no request can save it any more."""

@@ -10,20 +10,11 @@ from typing import Any
 from pyramid.config import Configurator
 from pyramid.request import Request
 
-from pyramid_dynamodb_session.dynamodb.calls import Calls
 from pyramid_dynamodb_session.store import locks
-from pyramid_dynamodb_session.store.expressions import LOCK, update
 from pyramid_dynamodb_session.store.outcome import Outcome
 from tests.apps.views import add_views, hold
 
 ANY = 'attribute_exists(Ver)'
-
-
-def unlock_any(
-    self: Any, calls: Calls, name: str, lock_id: str, record: Any
-) -> None:
-    """Release whatever lock there is, whoever holds it."""
-    calls.on_item('update_item', name, **update({}, ANY, {}, remove=LOCK))
 
 
 #: What each breakage puts in the place of what.
@@ -36,8 +27,6 @@ BREAKAGES: dict[str, tuple[Any, str, Any]] = {
     ),
     # whoever once held the lock saves
     'no token check': (locks, 'lock_held', lambda lock_id: (ANY, {})),
-    # whoever once held the lock unlocks
-    'unconditional unlock': (locks.Locks, '_release_by_call', unlock_any),
 }
 SOUND = {
     (thing, name): getattr(thing, name)

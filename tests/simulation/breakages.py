@@ -195,12 +195,6 @@ BREAKAGES = (
         'stored_ids[self._factory.settings.cookie_name] = session_id',
         "stored_ids['nobody'] = session_id",
     ),
-    Breakage(
-        'a touch does not ask for the timeout',
-        'store.expressions',
-        "return f'{LIVING} AND attribute_not_exists(SessionTimeout)', values",
-        "return f'{LIVING}', values",
-    ),
 )
 
 #: Duplicates that come late, and little else.
