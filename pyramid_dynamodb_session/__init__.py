@@ -8,8 +8,10 @@ from typing import Any
 
 from pyramid.config import PHASE1_CONFIG
 from pyramid.exceptions import ConfigurationError
+from pyramid.interfaces import ISessionFactory
 from pyramid.tweens import EXCVIEW, INGRESS
 from pyramid.viewderivers import INGRESS as VIEW_INGRESS
+from zope.interface import implementer
 
 from .errors import (
     SessionClosed,
@@ -93,6 +95,9 @@ def includeme(config: Any) -> None:
     # from: there is no line of code where pyramid.includes has it
     config = config.with_package(config.package)
     config.info = INCLUDE
+    pending = PendingSessionFactory()
+    if config.registry.queryUtility(ISessionFactory) is None:
+        config.registry.registerUtility(pending, ISessionFactory)
     config.add_view_deriver(
         session_state_view,
         'session_state_view',
@@ -106,15 +111,36 @@ def includeme(config: Any) -> None:
         over='secured_view',
     )
     # deferred, so that settings that are added later count
-    config.action(None, register, args=(config,), order=PHASE1_CONFIG)
+    config.action(None, register, args=(config, pending), order=PHASE1_CONFIG)
 
 
-def register(config: Any) -> None:
+@implementer(ISessionFactory)
+class PendingSessionFactory:
+    """Stands for the session factory until the settings have been read.
+
+    For an add-on that sets a factory of its own where it finds none, or wraps
+    the one that it finds, while the application is being configured.
+    """
+
+    def __init__(self) -> None:
+        self.factory: DynamoDBSessionFactory | None = None
+
+    def __call__(self, request: Any) -> DynamoDBSession:
+        if self.factory is None:
+            raise ConfigurationError(
+                'there is no session before the configuration is committed: '
+                'call config.commit() first'
+            )
+        return self.factory(request)
+
+
+def register(config: Any, pending: PendingSessionFactory) -> None:
     """Set the session factory, unless there is another from before."""
     factory = session_factory_from_settings(config.get_settings())
     for warning in factory.settings.warnings(PREFIX):
         log.warning(warning)
     refuse_other_factory(config.introspector, factory)
+    pending.factory = factory
     config.set_session_factory(factory)
     config.action(None, complete, args=(config, factory), order=LAST)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
 import uuid
@@ -25,6 +26,7 @@ from tests.support.proxy import (
     error,
     hang,
     malformed,
+    mixed_up,
 )
 from tests.support.servers import Server
 from tests.support.together import together, wait_until
@@ -291,3 +293,38 @@ def test_store_that_fails_between_lock_and_save(
     assert 'Set-Cookie' not in answer.headers
     proxy.heal()
     assert browser.get(COUNT).json == {'n': 2}
+
+
+# -- replies that are mixed up --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('state', 'operation'),
+    [
+        ('exclusive', 'UpdateItem'),
+        ('read_only', 'GetItem'),
+        ('optimistic', 'GetItem'),
+    ],
+)
+def test_reply_to_the_request_of_another_is_no_session(
+    state: str,
+    operation: str,
+    open_app: Callable[..., TestApp],
+    proxy: FaultProxy,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As when processes share a connection."""
+    browser = open_app(lock_lease=1)
+    other = TestApp(browser.app)
+    other.get(COUNT, {'key': 'secret'})
+    proxy.clear()
+    other.get(f'/{state}/read')
+    theirs = json.dumps(proxy.calls[0].response).encode()
+    assert proxy.operations[0] == operation
+    proxy.inject(mixed_up(theirs), operation)
+    answer = browser.get(f'/{state}/read', status=503)
+    assert 'secret' not in answer
+    (record,) = [r for r in caplog.records if r.levelname == 'ERROR']
+    assert 'another item than the one asked for' in record.message
+    assert browser.get(READ).json == {'n': 1}
+    assert other.get(READ).json == {'secret': 1}

@@ -283,3 +283,29 @@ def test_wait_that_is_not_above_the_lease_is_said_once(
             f'dynamodb_session.lock_wait ({wait} s) is not above '
             'dynamodb_session.lock_lease (10 s): '
         )
+
+
+# -- add-ons that look for the session factory -----------------------------
+
+
+def test_add_on_finds_the_factory_while_the_application_is_configured() -> (
+    None
+):
+    found = []
+
+    def add_on(config: Any) -> None:
+        found.append(config.registry.queryUtility(ISessionFactory))
+
+    config = configurator()
+    config.include(PACKAGE)
+    config.include(add_on)
+    # deferred: they still count
+    config.add_settings({f'{PREFIX}cookie_name': 'later'})
+    with pytest.raises(ConfigurationError, match='is committed'):
+        found[0](DummyRequest())
+    config.commit()
+    factory = config.registry.getUtility(ISessionFactory)
+    assert isinstance(factory, DynamoDBSessionFactory)
+    assert factory.settings.cookie_name == 'later'
+    request = DummyRequest(registry=config.registry, environ={})
+    assert found[0](request) is factory(request)

@@ -94,6 +94,28 @@ def server(
 
 @pytest.mark.parametrize(
     'command',
+    [
+        gunicorn(*GEVENT, '--preload'),
+        uwsgi('--gevent=50', '--gevent-monkey-patch'),
+    ],
+    ids=['gunicorn', 'uwsgi'],
+)
+def test_gevent_that_patches_too_late_hangs_nobody(
+    settings: dict[str, str], command: Command
+) -> None:
+    """boto3 can not go on then; the log tells what would help."""
+    with Server(settings, command=command) as server:
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            answers = threads.map(
+                lambda _: Browser(server.url).get('/count'), range(AT_ONCE)
+            )
+        assert {answer.status for answer in answers} == {503}
+        assert Browser(server.url).get('/none').status == 200
+        assert 'gevent has patched ssl after boto3' in server.log
+
+
+@pytest.mark.parametrize(
+    'command',
     [own('waitress', 4), gunicorn('--worker-class=gthread', '--threads=4')],
     ids=['waitress', 'gunicorn gthread'],
 )

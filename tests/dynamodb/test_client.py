@@ -183,6 +183,17 @@ def test_client_in_code_may_be_a_callable() -> None:
     assert factory.store.client.pid == os.getpid()
 
 
+def test_gevent_that_patches_too_late_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def recurse(*args: Any, **options: Any) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(boto3.Session, 'client', recurse)
+    with pytest.raises(ConfigurationError, match='gevent has patched ssl'):
+        client_of()
+
+
 # -- one client per process -----------------------------------------------
 
 
@@ -209,6 +220,5 @@ def test_settings_that_are_wrong_are_found_at_the_first_use() -> None:
 def test_fork_makes_a_client_of_its_own() -> None:
     client = ProcessClient(Client)
     assert client.pid == os.getpid()
-    with client._mutex:
-        assert forked(lambda: client.pid == os.getpid())
+    assert forked(lambda: client.pid == os.getpid())
     assert client.pid == os.getpid()

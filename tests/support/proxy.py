@@ -79,9 +79,16 @@ def malformed(body: bytes) -> Fault:
     return _answer('malformed', 200, body)
 
 
-def _answer(name: str, status: int, body: bytes) -> Fault:
+def mixed_up(body: bytes) -> Fault:
+    """The call is applied, and answered with the reply to another one."""
+    return _answer('mixed-up', 200, body, forwards=True)
+
+
+def _answer(
+    name: str, status: int, body: bytes, forwards: bool = False
+) -> Fault:
     headers = (('Content-Type', 'application/x-amz-json-1.0'),)
-    return Fault(name, forwards=False, reply=Reply(status, headers, body))
+    return Fault(name, forwards, reply=Reply(status, headers, body))
 
 
 #: Decides the fault of a call from its number (from 1), operation, request.
