@@ -26,7 +26,7 @@ from .errors import (
 from .factory import DynamoDBSessionFactory
 from .session import DynamoDBSession
 from .settings import refuse_similar_prefixes
-from .states import session_state_view
+from .states import load_session_view, session_state_view
 from .store import DynamoDBSessionStore
 
 __all__ = [
@@ -86,7 +86,8 @@ def includeme(config: Any) -> None:
 
     It adds a tween that saves the session after the exception views and
     after the commit of ``pyramid_tm``, above all tweens that are added
-    without hints, and the view option ``session_state``.
+    without hints, and the view options ``session_state`` and
+    ``load_session``.
     """
     # a configurator of our own, whose actions say in errors where they are
     # from: there is no line of code where pyramid.includes has it
@@ -96,6 +97,12 @@ def includeme(config: Any) -> None:
         session_state_view,
         'session_state_view',
         under=VIEW_INGRESS,
+        over='secured_view',
+    )
+    config.add_view_deriver(
+        load_session_view,
+        'load_session_view',
+        under='session_state_view',
         over='secured_view',
     )
     # deferred, so that settings that are added later count

@@ -37,6 +37,11 @@ class PerProcess(Generic[Value]):
         # one of this process: another thread may have held that of the
         # parent when it was forked
         with self._mutexes.setdefault(pid, threading.Lock()):
-            if self._made is None or self._made[0] != pid:
-                self._made = (pid, self._make())
-            return self._made[1]
+            try:
+                if self._made is None or self._made[0] != pid:
+                    self._made = (pid, self._make())
+                return self._made[1]
+            finally:
+                # gevent may patch before it is needed again: greenlets must
+                # not wait for a mutex of threads
+                self._mutexes.pop(pid, None)

@@ -6,6 +6,30 @@ from pyramid.httpexceptions import (
     HTTPServiceUnavailable,
 )
 
+#: What became of the transaction of a request before an error.
+NOT_COMMITTED = 'not committed'
+COMMITTED = 'committed'
+UNKNOWN = 'unknown'
+
+#: What the log, and what the visitor is told of it.
+TRANSACTION_MESSAGES = {
+    COMMITTED: 'the transaction of the database had been committed before',
+    UNKNOWN: (
+        'the transaction of the database had failed to commit before; '
+        'whether anything was committed all the same is not known'
+    ),
+}
+TRANSACTION_EXPLANATIONS = {
+    COMMITTED: (
+        'What you asked for was done, but your session could not be updated. '
+        'Please look before you send anything again.'
+    ),
+    UNKNOWN: (
+        'What you asked for may have been done, or not, and your session '
+        'could not be updated. Please look before you send anything again.'
+    ),
+}
+
 
 class SessionError(Exception):
     """The base of every error of this package."""
@@ -15,13 +39,20 @@ class SessionResponseError(SessionError):
     """An error that is also the response to the request it ends.
 
     ``str(error)`` is the ``message``, written for the log; the body of the
-    response says only what the visitor needs, the class's ``explanation``.
+    response says only what the visitor needs, the ``explanation``.
+
+    ``transaction`` tells what had become of the transaction of ``pyramid_tm``
+    before: ``'not committed'``; ``'committed'``; or ``'unknown'``, when it has
+    failed to commit. Unless it is ``'not committed'`` the request is not
+    retried by ``pyramid_retry``, and nobody is asked to send it again.
 
     :param message: what notify and what to do about it.
     :param retry_after: seconds, sent as the ``Retry-After`` header.
     """
 
     explanation: str
+    retry_after: int | None
+    transaction = NOT_COMMITTED
 
     def __init__(
         self, message: str | None = None, retry_after: int | None = None
@@ -39,6 +70,14 @@ class SessionResponseError(SessionError):
         """Say more in the log, not to the visitor."""
         self.message = f'{self.message}; {message}'
         self.args = (self.message,)
+
+    def tell_of_transaction(self, outcome: str) -> None:
+        """Say what had become of the transaction before."""
+        if outcome != self.transaction:
+            self.transaction = outcome
+            self.add_message(TRANSACTION_MESSAGES[outcome])
+            self.explanation = TRANSACTION_EXPLANATIONS[outcome]
+            self.retry_after = None
 
 
 class SessionLockTimeout(SessionResponseError, HTTPServiceUnavailable):
@@ -75,14 +114,21 @@ class SessionStoreUnavailable(SessionResponseError, HTTPServiceUnavailable):
         outcome: str = 'not saved',
     ) -> None:
         self.outcome = outcome
+        self._explanation: str | None = None
         super().__init__(message, retry_after)
 
     @property
-    def explanation(self) -> str:  # type: ignore[override]
+    def explanation(self) -> str:
         """What the visitor is told."""
+        if self._explanation is not None:
+            return self._explanation
         if self.outcome == 'unknown':
             return self.may_be_saved
         return self.not_saved
+
+    @explanation.setter
+    def explanation(self, explanation: str) -> None:
+        self._explanation = explanation
 
 
 class SessionLockLost(SessionResponseError, HTTPConflict):

@@ -96,30 +96,20 @@ class DynamoDBSessionFactory:
         lifecycles = lifecycles_of(request)
         if self in lifecycles:
             return lifecycles[self]
+        if answered_request() is None:
+            # the tween does not run
+            ANSWERED.set(weakref.ref(outermost(request)))
         parent = self._parent(request)
         if parent is not None:
             return self._lifecycle(parent)
-        lifecycle = lifecycles[self] = RequestLifecycle(self, request)
-        if ANSWERED.get() is None:
-            # the tween does not run
-            ANSWERED.set(weakref.ref(request))
-        return lifecycle
+        lifecycles[self] = RequestLifecycle(self, request)
+        return lifecycles[self]
 
     def _parent(self, request: Any) -> Any:
-        """The request of the same session that this one is a part of.
-
-        The outermost one, if the router made it: a request that a script or
-        a test has prepared is part of nothing, and answered by nobody.
-        """
-        reference = ANSWERED.get()
-        parent = reference and reference()
-        if (
-            parent is None
-            or parent is request
-            or not hasattr(parent, 'invoke_subrequest')
-            or parent.registry is not getattr(request, 'registry', None)
-            or not is_being_answered(parent)
-            or self.cookie.read(parent) != self.cookie.read(request)
+        """The request of the same session that this one is a part of."""
+        parent = enclosing_request(request)
+        if parent is None or (
+            self.cookie.read(parent) != self.cookie.read(request)
         ):
             return None
         return parent
@@ -165,6 +155,7 @@ class RequestLifecycle:
             started_at=request.environ.setdefault(
                 STARTED_AT, time.monotonic()
             ),
+            attempt=request.environ.get('retry.attempt', 0),
         )
         self.session = DynamoDBSession(self.work)
         self._is_finished = False
@@ -190,7 +181,7 @@ class RequestLifecycle:
         if self._begun is None:
             self._begun = time.monotonic()
             request.add_response_callback(self._respond)
-        transaction.join(request, self.work)
+        join_transaction(request, [self.work])
 
     def _respond(self, request: Any, response: Any) -> None:
         """Where the tween has not run, or the session was used after it."""
@@ -238,6 +229,21 @@ class RequestLifecycle:
         ):
             timeout = work.record.timeout if work.used else None
             cookie.write(request, response, session_id, timeout)
+            self._warn_of_shared_cache(request, response)
+
+    def _warn_of_shared_cache(self, request: Any, response: Any) -> None:
+        """A cache that keeps the cookie hands it to other visitors."""
+        cache_control = response.headers.get('Cache-Control', '')
+        if 'public' in cache_control or 's-maxage' in cache_control:
+            route = getattr(request, 'matched_route', None)
+            log.warning(
+                '%s (route %s): the response carries a session cookie, and '
+                'its Cache-Control (%s) lets shared caches give it to other '
+                'visitors; use the session in no view that is cached publicly',
+                self._recorder.request_line(),
+                route and route.name,
+                cache_control,
+            )
 
     def saves(self, request: Any) -> bool:
         """Whether this attempt counts, so that changes may be saved."""
@@ -315,6 +321,52 @@ def is_being_answered(request: Any) -> bool:
     return any(frame['request'] is request for frame in manager.stack)
 
 
+def answered_request() -> Any:
+    """The outermost request that is being answered here; None for none."""
+    reference = ANSWERED.get()
+    request = reference and reference()
+    if request is None or not is_being_answered(request):
+        return None
+    return request
+
+
+def outermost(request: Any) -> Any:
+    """The outermost request that this thread answers, and `request` is in."""
+    greenlet = sys.modules.get('greenlet')
+    if greenlet is not None and greenlet.getcurrent().parent is not None:
+        # others may share the stack
+        return request
+    answered = [
+        frame['request']
+        for frame in manager.stack
+        if hasattr(frame['request'], 'invoke_subrequest')
+    ]
+    return answered[0] if request in answered else request
+
+
+def enclosing_request(request: Any) -> Any:
+    """The outermost request that this one is a part of; None if it is that.
+
+    Only one that the router made: a request that a script or a test has
+    prepared is part of nothing, and answered by nobody.
+    """
+    parent = answered_request()
+    if (
+        parent is None
+        or parent is request
+        or not hasattr(parent, 'invoke_subrequest')
+        or parent.registry is not getattr(request, 'registry', None)
+    ):
+        return None
+    return parent
+
+
+def join_transaction(request: Any, works: list[UnitOfWork]) -> None:
+    """Have sessions vote in the transactions of the outermost request."""
+    outermost_request = enclosing_request(request) or request
+    transaction.join(request, outermost_request, works)
+
+
 def lifecycles_of(
     request: Any,
 ) -> dict[DynamoDBSessionFactory, RequestLifecycle]:
@@ -327,6 +379,10 @@ def lifecycles_of(
 def enter_state(request: Any, state: str | None) -> None:
     """Go on in the `state` of a view, which may be None for the default."""
     setattr(request, STATE, state)
+    if transaction.is_active(request):
+        join_transaction(
+            request, [found.work for found in lifecycles_of(request).values()]
+        )
     for factory, lifecycle in lifecycles_of(request).items():
         lifecycle.work.enter(factory.state(request), lifecycle.saves(request))
 
@@ -337,7 +393,7 @@ def session_tween_factory(
     """Save sessions after the exception views and the database commit."""
 
     def session_tween(request: Any) -> Any:
-        is_outermost = ANSWERED.get() is None
+        is_outermost = answered_request() is None
         if is_outermost:
             ANSWERED.set(weakref.ref(request))
         try:

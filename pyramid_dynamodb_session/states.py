@@ -1,4 +1,4 @@
-"""The ``session_state`` view option: what a view does with the session."""
+"""The view options ``session_state`` and ``load_session``."""
 
 from __future__ import annotations
 
@@ -45,3 +45,27 @@ def session_state_view(view: View, info: Any) -> View:
 
 
 session_state_view.options = ('session_state',)  # type: ignore[attr-defined]
+
+
+def load_session_view(view: View, info: Any) -> View:
+    """A view deriver: load the session before the view.
+
+    With ``load_session=True`` an ``exclusive`` session is locked before
+    anything that the view locks in a database.
+    """
+    if not info.options.get('load_session', False):
+        return view
+    if info.options.get('session_state') == 'disabled':
+        raise ConfigurationError(
+            f'the view {info.original_view!r} has load_session=True and '
+            'session_state="disabled": remove one of them'
+        )
+
+    def view_with_session(context: Any, request: Any) -> Any:
+        len(request.session)
+        return view(context, request)
+
+    return view_with_session
+
+
+load_session_view.options = ('load_session',)  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from typing import Any
 
 from ._recorder import Recorder
 from .errors import (
+    NOT_COMMITTED,
     SessionClosed,
     SessionConflict,
     SessionDisabled,
@@ -40,6 +41,7 @@ from .events import (
 )
 from .store import DynamoDBSessionStore, conflict, lock_lost
 from .store.item import EndedSession, SessionRecord
+from .store.lease import back_off_before_retry
 from .store.locks import VersionChanged
 
 try:
@@ -86,6 +88,7 @@ class UnitOfWork:
     :param on_load: called before the session is loaded.
     :param started_at: when the first attempt of the request began, on the
         monotonic clock.
+    :param attempt: how many attempts of the request there were before.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class UnitOfWork:
         on_load: Callable[[], None] = nothing,
         recorder: Recorder | None = None,
         started_at: float | None = None,
+        attempt: int = 0,
     ) -> None:
         self.recorder = recorder or Recorder()
         self._store = store.bind(self.recorder)
@@ -109,15 +113,16 @@ class UnitOfWork:
         self.used = False
         #: whether the expiry slid in this request
         self.slid = False
-        #: whether a database has committed together with this request
-        self.is_committed = False
+        #: what became of the request's transaction; see the errors'
+        self.transaction = NOT_COMMITTED
         #: it was ended, by another request, while this one was on its way
         self.is_overtaken = False
-        self._failure: SessionError | None = None
+        self._failure: SessionResponseError | None = None
         self._is_busy = False
         #: the process that has loaded it
         self._pid = 0
         self._started_at = started_at or time.monotonic()
+        self._attempt = attempt
         #: the stored session that :meth:`invalidate` has left behind
         self._invalidated: tuple[str, str | None] | None = None
         self._lock_id: str | None = None
@@ -176,6 +181,7 @@ class UnitOfWork:
                 f'the session can not be loaded any more: {self.closed}'
             )
         if self._failure is not None:
+            self._mark(self._failure)
             raise self._failure
         return self._load()
 
@@ -236,10 +242,11 @@ class UnitOfWork:
         start = time.monotonic()
         try:
             found = self._find()
-        except SessionError as error:
+        except SessionResponseError as error:
             if isinstance(error, SessionStoreUnavailable):
                 error.outcome = 'not saved'
             self._failure = error
+            self._mark(error)
             self._report_failure(error, start)
             raise
         finally:
@@ -270,6 +277,8 @@ class UnitOfWork:
     def _find(self) -> SessionRecord | EndedSession | None:
         if self._id is None:
             return None
+        if self.state == 'optimistic' and self._attempt:
+            back_off_before_retry(self._attempt)
         if self.state != 'exclusive':
             return self._store.find_item(self._id)
         found = self._store.find_item_exclusive(self._id)
@@ -291,9 +300,10 @@ class UnitOfWork:
         start = time.monotonic()
         try:
             self._persist(items, start)
-        except SessionError as error:
+        except SessionResponseError as error:
             self.close('saving it has failed')
             self._mark(error)
+            self._explain(error)
             self._report_failure(error, start)
             raise
         finally:
@@ -429,10 +439,14 @@ class UnitOfWork:
         start = time.monotonic()
         try:
             self._prepare(self.read())
-        except SessionError as error:
+        except SessionResponseError as error:
+            if isinstance(error, SessionStoreUnavailable):
+                # nothing but the lock was to be written
+                error.outcome = 'not saved'
             self.release()
             self.close('the transaction was aborted')
             self._mark(error)
+            self._explain(error)
             self._report_failure(error, start)
             raise
         finally:
@@ -444,7 +458,7 @@ class UnitOfWork:
         changed = self._must_save or payload != record.payload
         if not (changed or self._must_move):
             return
-        if self.is_overtaken and items:
+        if self.is_overtaken and (items or self._must_save):
             raise lock_lost()
         session_id = self._id or ''
         self._store.check_size(session_id, items, payload, record)
@@ -519,21 +533,29 @@ class UnitOfWork:
 
     # -- report ----------------------------------------------------------
 
-    def _mark(self, error: SessionError) -> None:
-        """Say that the request may be run again, unless something stands."""
-        if not self.is_committed:
-            can_succeed = not self.is_overtaken
-            if can_succeed and isinstance(
-                error, (SessionLockLost, SessionConflict)
-            ):
-                mark_error_retryable(error)
-        elif isinstance(error, SessionResponseError):
-            error.add_message(
-                'the transaction of the database had been committed before'
-            )
+    def _mark(self, error: SessionResponseError) -> None:
+        """Say that the request may be run again, or what of it stands."""
+        if self.transaction != NOT_COMMITTED:
+            error.tell_of_transaction(self.transaction)
+        elif not self.is_overtaken and isinstance(
+            error, (SessionLockLost, SessionConflict)
+        ):
+            mark_error_retryable(error)
+
+    def _explain(self, error: SessionError) -> None:
+        """Say in the log why a lock was not renewed."""
+        if isinstance(error, SessionLockLost) and not self.is_overtaken:
+            seconds = self._store.standstill_since(self._started_at)
+            if seconds:
+                error.add_message(
+                    f'nothing else ran in this process for {seconds:.1f} '
+                    'seconds, so its lock was not renewed: it was suspended, '
+                    'or a view computed for so long under gevent'
+                )
 
     def _report_failure(self, error: SessionError, start: float) -> None:
-        if not isinstance(error, LOGGED_OR_USUAL):
+        is_usual = isinstance(error, LOGGED_OR_USUAL)
+        if not is_usual or self.transaction != NOT_COMMITTED:
             log.log(
                 logging.ERROR
                 if isinstance(error, PROGRAMMING_ERRORS)

@@ -73,6 +73,10 @@ def pytest_configure(config: pytest.Config) -> None:
         ' it is deselected on the others.',
     )
     config.addinivalue_line(
+        'markers',
+        'postgresql: deselected where POSTGRESQL_URL is not set.',
+    )
+    config.addinivalue_line(
         'markers', 'soak: takes minutes; only run by pytest -m soak.'
     )
     config.addinivalue_line(
@@ -103,6 +107,10 @@ def pytest_collection_modifyitems(
         raise pytest.UsageError(f'{endpoint}: {error}') from error
 
     def fits(item: pytest.Item) -> bool:
+        if item.get_closest_marker('postgresql') and (
+            'POSTGRESQL_URL' not in os.environ
+        ):
+            return False
         marker = item.get_closest_marker('engines')
         return marker is None or engine in marker.args
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pyramid_dynamodb_session import DynamoDBSessionStore
-from pyramid_dynamodb_session.session import new_session_id
+from pyramid_dynamodb_session.unit_of_work import new_session_id
 from tests.support.browser import Browser
 from tests.support.clients import Interposed
 from tests.support.proxy import FaultProxy

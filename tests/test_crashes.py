@@ -135,6 +135,7 @@ def test_suspended_holder_is_told_that_it_lost_the_lock(
     lost = holder.result()
     assert lost.status == 409
     assert 'nothing of this one was saved' in lost.text
+    assert 'nothing else ran in this process for' in sleeps.log
     assert browser.get('/read').json == {'n': 1, 'kept': 1}
 
 

@@ -6,6 +6,7 @@ import logging
 import logging.config
 import pkgutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import ModuleType
@@ -142,7 +143,7 @@ def optimistic(request: Any) -> Any:
         (
             '/remove',
             [LockTaken, SessionRemoved],
-            ['update_item', 'delete_item'],
+            ['update_item', 'update_item'],
         ),
         ('/read_only', [], ['get_item']),
         ('/optimistic', [SessionSaved], ['get_item', 'update_item']),
@@ -208,7 +209,8 @@ def test_wait_for_the_lock(make: Make, client: Any) -> None:
     assert operations[0] == operations[-1] == 'update_item'
     assert 'get_item' in operations
     assert waited.calls[0].error == 'ConditionalCheckFailedException'
-    assert app.one(LockTaken).seconds == waited.seconds
+    assert waited.queue_length == 0
+    assert app.one(LockTaken).seconds >= waited.seconds
     assert app.event_kinds()[-2:] == [SessionSaved, SessionUsed]
 
 
@@ -235,7 +237,8 @@ def test_lock_timeout(make: Make) -> None:
     timeout = app.one(LockTimedOut)
     assert timeout.seconds >= 0.1
     assert timeout.calls and timeout.units > 0
-    assert app.event_kinds() == [LockTimedOut, SessionUsed]
+    assert app.one(LockWaited).seconds >= 0.1
+    assert app.event_kinds() == [LockWaited, LockTimedOut, SessionUsed]
 
 
 def test_lock_is_lost(app: RecordingApp) -> None:
@@ -372,7 +375,8 @@ def test_no_event_is_sent_after_the_request(app: RecordingApp) -> None:
     app.open().get('/keep')
     app.events.clear()
     (session,) = sessions
-    session.recorder.notify(SessionSaved)
+    session._work.recorder.record_event(SessionSaved)
+    session._work.recorder.notify()
     assert app.event_kinds() == []
 
 
@@ -441,13 +445,13 @@ def test_nothing_is_recorded_without_a_subscriber(
 ) -> None:
     def recorder(request: Any) -> Any:
         request.session['n'] = 1
-        return {'recorder': request.session.recorder}
+        return vars(request.session._work.recorder).keys() - {'request_line'}
 
     app = SmallApp(client, settings)
-    app.add(recorder)
+    app.add(recorder, renderer='string')
     browser = app.open()
     for _ in range(2):
-        assert browser.get('/recorder').json == {'recorder': None}
+        assert browser.get('/recorder').text == 'set()'
 
 
 # -- what is not told ----------------------------------------------------
@@ -477,7 +481,7 @@ def test_notes_for_the_toolbar_show_no_data(app: RecordingApp) -> None:
 
     def noted(request: Any) -> Any:
         request.session['secret'] = SECRET
-        journals.append(request.session.recorder)
+        journals.append(request.session._work.recorder)
 
     app.add(noted)
     app.open().get('/noted')
@@ -573,7 +577,8 @@ def test_each_module_has_its_own_logger() -> None:
         if name.startswith(prefix)
     }
     assert {
-        prefix + name for name in ('dynamodb.calls', '_recorder', 'session')
+        prefix + name
+        for name in ('dynamodb.calls', '_recorder', 'unit_of_work')
     } <= loggers
     assert loggers <= modules
 
@@ -608,11 +613,56 @@ def test_log_warns_of_a_lock_timeout(
 ) -> None:
     app = make(lock_wait=0)
     browser = app.known()
+    caplog.clear()
     app.elsewhere.get_item_exclusive(session_id(browser))
     browser.get('/count', status=503)
+    (_, waited), (module, message) = warnings(caplog)
+    assert waited.startswith('GET /count has waited ')
+    assert waited.endswith(' a request of another process held')
+    assert module == 'unit_of_work'
+    assert message.startswith('GET /count: another request held the lock of')
+    assert message.endswith(' the session for all of lock_wait')
+
+
+@pytest.mark.parametrize('elsewhere', [True, False])
+def test_log_warns_of_a_long_wait_and_of_whom_it_was_for(
+    elsewhere: bool, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make(lock_wait=1)
+    entered = threading.Event()
+
+    def slow(request: Any) -> Any:
+        request.session['slow'] = True
+        entered.set()
+        time.sleep(0.5)
+        return {}
+
+    app.add(slow)
+    browser = app.known()
+    caplog.clear()
+    other = app.browser(session_id(browser))
+    if elsewhere:
+        record = app.elsewhere.get_item_exclusive(session_id(browser))
+        assert record and record.lock_id
+        give_back = threading.Timer(
+            0.5,
+            app.elsewhere.release_item_exclusive,
+            (session_id(browser), record.lock_id),
+        )
+        give_back.start()
+        browser.get('/count?a-secret=1')
+    else:
+        slow_one = threading.Thread(target=other.get, args=('/slow?secret=1',))
+        slow_one.start()
+        assert entered.wait(5)
+        browser.get('/count?a-secret=1')
+        slow_one.join()
     ((module, message),) = warnings(caplog)
-    assert module == 'session'
-    assert 'held the lock of the session for all of lock_wait' in message
+    assert module == 'locks'
+    whom = 'a request of another process' if elsewhere else 'GET /slow'
+    assert message.startswith('GET /count has waited ')
+    assert message.endswith(f' the lock of its session, which {whom} held')
+    assert app.one(LockWaited).queue_length == (0 if elsewhere else 1)
 
 
 def test_log_warns_of_a_lost_lock(
@@ -626,7 +676,7 @@ def test_log_warns_of_a_lost_lock(
     app.known().get('/lose', status=409)
     # the first is of the one who took the lock over
     _, (module, message) = warnings(caplog)
-    assert module == 'session'
+    assert module == 'unit_of_work'
     assert 'nothing of it was saved' in message
 
 
@@ -642,7 +692,7 @@ def test_log_warns_of_what_can_not_be_stored(
 ) -> None:
     app.known().get(path, status=500)
     ((module, message),) = warnings(caplog)
-    assert module == 'session'
+    assert module == 'unit_of_work'
     assert told in message
 
 

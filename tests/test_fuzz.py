@@ -19,7 +19,7 @@ from pyramid.exceptions import ConfigurationError
 from webob import Response
 
 from pyramid_dynamodb_session import DynamoDBSessionStore, SessionError
-from pyramid_dynamodb_session._recorder import Recorder
+from pyramid_dynamodb_session._recorder import RequestRecorder
 from pyramid_dynamodb_session.cookie import SessionCookie
 from pyramid_dynamodb_session.dynamodb.calls import cancellation_codes
 from pyramid_dynamodb_session.dynamodb.client import client_from_settings
@@ -432,7 +432,7 @@ def test_any_reply_is_a_typed_error_or_an_answer(
     noted: bool,
 ) -> None:
     if noted:
-        store = store.bind(Recorder(None))
+        store = store.bind(RequestRecorder(lambda: None))
     server.answers = [replied(body, status, end)]
     server.requests.clear()
     try:
@@ -442,7 +442,8 @@ def test_any_reply_is_a_typed_error_or_an_answer(
     else:
         assert found in (None, True, False) or found.items in ({}, {'n': 1})
     assert len(server.requests) < 50
-    assert store._locks._queue._queues == {}
+    process = store._locks._process.get()
+    assert process.queue._queues == process.holders == {}
 
 
 @quickly(80)

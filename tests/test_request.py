@@ -28,6 +28,7 @@ from pyramid_dynamodb_session import (
     SessionLockLost,
     SessionLockTimeout,
 )
+from pyramid_dynamodb_session.unit_of_work import new_session_id
 from tests.apps.small_app import SmallApp, session_id
 from tests.apps.views import count, none, read
 
@@ -189,15 +190,18 @@ def test_log_in_gives_a_new_id_to_the_same_data(app: SmallApp) -> None:
         request.session.regenerate_id()
         return {}
 
-    app.add(count, log_in)
+    app.add(count, read, log_in)
     browser = app.open()
     browser.get('/count')
     old = session_id(browser)
     assert len(set_cookies(browser.get('/log_in'))) == 1
     assert session_id(browser) != old
     assert browser.get('/count').json == {'n': 2}
+    assert app.elsewhere.get_item(old) is None
     stolen = app.browser(old)
-    assert stolen.get('/count').json == {'n': 1}
+    assert stolen.get('/read').json == {}
+    assert set_cookies(stolen.get('/count', status=409)) == []
+    assert session_id(stolen) == old
 
 
 # -- the cookie ----------------------------------------------------------
@@ -430,11 +434,12 @@ class SessionPolicy:
 
 def hold_lock(app: SmallApp) -> TestApp:
     """The browser of a session whose lock another server holds."""
+    session_id = new_session_id()
     app.elsewhere.set_and_release_item_exclusive(
-        'x' * 43, {'name': 'me'}, None, new_item=True
+        session_id, {'name': 'me'}, None, new_item=True
     )
-    assert app.elsewhere.get_item_exclusive('x' * 43)
-    return app.browser('x' * 43)
+    assert app.elsewhere.get_item_exclusive(session_id)
+    return app.browser(session_id)
 
 
 PLACES = [in_view, in_view_predicate, in_root_factory, in_subscriber]
@@ -467,7 +472,6 @@ def test_lock_timeout_is_a_response_wherever_it_happens(
             assert 'Another request of yours' in response.text
             assert int(response.headers['Retry-After']) > 0
         assert set_cookies(response) == []
-        app.elsewhere.remove_item('x' * 43)
 
 
 def test_lock_timeout_without_any_exception_view(make: Make) -> None:
@@ -812,6 +816,28 @@ def test_subrequest_that_is_first_to_use_the_session(app: SmallApp) -> None:
     browser = app.open()
     assert [browser.get('/parent').json['n'] for _ in range(2)] == [1, 2]
     assert app.stored(browser) == {'n': 2}
+
+
+def test_requests_after_a_subrequest_of_its_own_session(
+    app: SmallApp,
+) -> None:
+    """The next one on this thread is a parent of its own."""
+
+    def apart(request: Any) -> Any:
+        child = Request.blank('/count')
+        return request.invoke_subrequest(child).json
+
+    def parent(request: Any) -> Any:
+        child = Request.blank('/count', cookies=request.cookies)
+        return request.invoke_subrequest(child).json
+
+    app.add(apart, parent, count)
+    browser = app.open()
+    browser.get('/count')
+    for number in (2, 3):
+        assert browser.get('/apart').json == {'n': 1}
+        assert browser.get('/parent').json == {'n': number}
+    assert app.stored(browser) == {'n': 3}
 
 
 def test_subrequest_that_fails_leaves_the_session_to_its_parent(
@@ -1197,3 +1223,33 @@ def test_requests_beside_a_prepared_one_have_their_own_sessions(
         for another in (browser, app.browser()):
             assert another.get('/count').json == {'n': 1}
             assert app.stored(another) == {'n': 1}
+
+
+# -- shared caches -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('cache_control', 'warns'),
+    [
+        ('public, max-age=60', True),
+        ('s-maxage=60', True),
+        ('private, max-age=60', False),
+        ('', False),
+    ],
+)
+def test_cookie_in_a_response_for_shared_caches_is_warned_of(
+    cache_control: str,
+    warns: bool,
+    app: SmallApp,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def cached(request: Any) -> Any:
+        request.session['n'] = 1
+        if cache_control:
+            request.response.headers['Cache-Control'] = cache_control
+        return {}
+
+    app.add(cached)
+    app.open().get('/cached')
+    told = 'GET /cached (route cached): the response carries' in caplog.text
+    assert told == warns

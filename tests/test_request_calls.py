@@ -81,7 +81,7 @@ def test_calls_of_a_browser_without_a_cookie(
         ('/exclusive/none', []),
         ('/exclusive/read', [LOCK, RELEASE]),
         ('/exclusive/count', [LOCK, SAVE]),
-        ('/invalidate', [LOCK, 'DeleteItem']),
+        ('/invalidate', [LOCK, SAVE]),
         ('/regenerate', [LOCK, 'TransactWriteItems']),
         ('/save', [LOCK, SAVE]),
         ('/stream', [LOCK, SAVE]),

@@ -43,7 +43,8 @@ from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.store.encryption import Cipher
 from pyramid_dynamodb_session.store.item import ITEM_LIMIT, hash_key
 from pyramid_dynamodb_session.store.policy import policy
-from pyramid_dynamodb_session.toolbar import Notes
+from pyramid_dynamodb_session.toolbar import SessionReport
+from pyramid_dynamodb_session.unit_of_work import UnitOfWork
 from tests.apps.small_app import PREFIX, SmallApp, session_id
 from tests.apps.views import count, read
 from tests.support.docs_pages import ROOT
@@ -289,11 +290,12 @@ def test_old_id_ends_before_the_response_even_if_the_reply_is_lost(
     browser = app.open()
     browser.get('/count')
     old = cookie(browser)
-    operation = 'DeleteItem' if end is log_out else 'TransactWriteItems'
-    proxy.inject(LOSE_REPLY, operation)
+    operation = 'UpdateItem' if end is log_out else 'TransactWriteItems'
+    is_locked = end is log_out and state == 'exclusive'
+    proxy.inject(LOSE_REPLY, operation, after=int(is_locked))
     proxy.clear()
     browser.get(f'/{end.__name__}')
-    assert proxy.operations.count(operation) == 2
+    assert proxy.operations.count(operation) == 2 + is_locked
     assert app.elsewhere.get_item(old) is None
     if end is log_in:
         assert cookie(browser) != old
@@ -308,28 +310,30 @@ def test_parallel_request_can_not_bring_the_old_id_back(
     """Also one that has never been locked, and one that got a new id."""
     store = make_store(lock_wait=0.1)
     store.set_and_release_item_exclusive(ID, {'user': 1}, None, True)
-    slow = DynamoDBSession(store, ID, state=held, touch_interval=0)
-    assert slow['user'] == 1
-    quick = DynamoDBSession(make_store(), ID, state='optimistic')
+    slow = UnitOfWork(store, ID, state=held, touch_interval=0)
+    assert slow.read() == {'user': 1}
+    quick = UnitOfWork(make_store(), ID, state='optimistic')
     if held == 'exclusive':
         # whoever ends a session under somebody's lock
         make_store().remove_item(ID)
     elif new_id:
-        quick.regenerate_id()
+        quick.must_move()
         quick.persist()
     else:
         quick.invalidate()
         quick.persist()
+    ended = raw_item(ID)
     if held == 'read_only':
         slow.persist()
     else:
-        slow['user'] = 2
+        slow.write()['user'] = 2
         if new_id:
-            slow.regenerate_id()
+            slow.must_move()
         with pytest.raises((SessionLockLost, SessionConflict)):
             slow.persist()
     slow.release()
-    assert raw_item(ID) is None
+    assert raw_item(ID) == ended
+    assert ended is not None and 'Ended' in ended
     assert store.get_item(ID) is None
 
 
@@ -346,7 +350,7 @@ def test_request_that_waits_for_a_removed_session_gets_an_empty_one(
         return app.browser(old).get('/log_out').json
 
     def waiting() -> Any:
-        wait_until(lambda: 'DeleteItem' in arrived)
+        wait_until(lambda: len(arrived) == 2)
         return app.browser(old).get('/read').json
 
     arrived: list[str] = []
@@ -618,11 +622,15 @@ def looks(request: Any) -> Any:
     """Show all that a debugger or an error page might show."""
     session = request.session
     session['v'] = VALUE
-    store = session._store
-    record = store.get_item(session._id) if session._id else None
+    store, id = session._work._store, session._work._id
+    record = store.get_item(id) if id else None
     seen: list[Any] = request.registry['seen']
     seen += [session, store, record, store._codec, store._codec._cipher]
-    seen += [store.settings, store._locks, store._locks._queue, store._calls]
+    process = store._locks._process.get()
+    seen += [store.settings, store._locks, process, process.queue]
+    seen += [*process.holders.values(), process.renewer, store._calls]
+    seen += [ticket.held for ticket in process.holders.values()]
+    seen += [session._work, session._work.recorder]
     seen += [store.client, store.table]
     return {}
 
@@ -775,9 +783,9 @@ def test_nothing_secret_in_logs_reprs_errors_and_events(
     for session in seen:
         if isinstance(session, DynamoDBSession):
             # what the debug toolbar's panel is made of
-            notes = Notes(session)
+            notes = SessionReport(session)
             shown += [repr(vars(notes)), repr([notes.name, notes.keys])]
-            shown += [repr(vars(session.recorder)), notes.lock]
+            shown += [repr(vars(session._work.recorder)), notes.lock]
     said = [str(warning.message) for warning in recwarn]
     text = '\n'.join([*logged.lines, *shown, *said])
     ids = {signer.loads(each.encode()) for each in cookies}

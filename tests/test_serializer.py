@@ -27,6 +27,9 @@ from pyramid_dynamodb_session.serializer import (
     path_text,
 )
 
+# no engine takes part: once is enough
+pytestmark = pytest.mark.engines('moto', reason='no engine takes part')
+
 SERIALIZER = JSONSerializer()
 BERLIN = ZoneInfo('Europe/Berlin')
 UTC = dt.timezone.utc

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser import Browser
+from tests.support.proxy import FaultProxy
 from tests.support.servers import FACTORY, Command, Server, gunicorn, own
+from tests.support.together import wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -65,7 +68,8 @@ COMMANDS: dict[str, Command] = {
     'uwsgi': uwsgi(),
     'uwsgi threads': uwsgi(f'--threads={THREADS}'),
     'uwsgi lazy-apps': uwsgi('--lazy-apps'),
-    'uwsgi gevent': uwsgi('--gevent=50', '--gevent-monkey-patch'),
+    'uwsgi gevent': uwsgi('--gevent=50', '--gevent-early-monkey-patch'),
+    # patched when the application has made its client
     'uwsgi gevent lazy-apps': uwsgi(
         '--gevent=50', '--gevent-monkey-patch', '--lazy-apps'
     ),
@@ -86,6 +90,42 @@ def server(
     transport = {'dynamodb_session.transport': request.param}
     with Server(settings | transport, command=command) as server:
         yield server
+
+
+@pytest.mark.parametrize(
+    'command',
+    [own('waitress', 4), gunicorn('--worker-class=gthread', '--threads=4')],
+    ids=['waitress', 'gunicorn gthread'],
+)
+def test_stuck_session_leaves_a_thread_to_the_others(
+    proxied: dict[str, str],
+    proxy: FaultProxy,
+    command: Command,
+    tmp_path: Path,
+) -> None:
+    until = tmp_path / 'until'
+    with (
+        Server(proxied, command=command) as server,
+        ThreadPoolExecutor(11) as threads,
+    ):
+        stuck, other = Browser(server.url), Browser(server.url)
+        for browser in (stuck, other):
+            browser.get('/count')
+        proxy.clear()
+        holder = threads.submit(stuck.clone().get, '/count', until=until)
+        wait_until(lambda: bool(proxy.calls))
+        waiting = [
+            threads.submit(stuck.clone().get, '/count', hold=0.1)
+            for _ in range(10)
+        ]
+        wait_until(lambda: sum(future.done() for future in waiting) == 8)
+        assert Browser(server.url).get('/none').status == 200
+        assert Browser(server.url).get('/count').json == {'n': 1}
+        assert other.get('/count').json == {'n': 2}
+        assert not holder.done()
+        until.touch()
+        answers = [future.result() for future in (holder, *waiting)]
+    assert Counter(a.status for a in answers) == {200: 3, 503: 8}
 
 
 def test_nothing_is_lost_and_nobody_sees_the_session_of_another(

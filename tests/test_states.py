@@ -554,9 +554,8 @@ def test_concurrent_change_is_a_conflict_and_saves_nothing(
     assert app.stored(browser) == {'n': 1, 'other': True}
 
 
-def test_optimistic_save_leaves_an_exclusive_holder_alone(
-    app: SmallApp,
-) -> None:
+def test_optimistic_save_leaves_an_exclusive_holder_alone(make: Make) -> None:
+    app = make(lock_wait=0.1)
     lock_ids = []
 
     def lock(session_id: str) -> None:
@@ -565,11 +564,67 @@ def test_optimistic_save_leaves_an_exclusive_holder_alone(
         lock_ids.append(record.lock_id)
 
     browser = write_with_rival(app, lock)
-    browser.get('/view', status=409)
+    browser.get('/view', status=503)
     app.elsewhere.set_and_release_item_exclusive(
         session_id(browser), {'n': 5}, lock_ids[0]
     )
     assert app.stored(browser) == {'n': 5}
+
+
+@pytest.mark.parametrize('query', ['', '?regenerate'])
+def test_optimistic_save_waits_for_an_exclusive_holder(
+    query: str, app: SmallApp
+) -> None:
+    """Who gives the lock back as it was."""
+    release = app.elsewhere.release_item_exclusive
+
+    def lock(session_id: str) -> None:
+        record = app.elsewhere.get_item_exclusive(session_id)
+        assert record and record.lock_id
+        later = threading.Timer(0.2, release, (session_id, record.lock_id))
+        later.start()
+
+    browser = write_with_rival(app, lock)
+    browser.get('/view' + query)
+    assert app.stored(browser) == {'n': 1, 'mine': True}
+    assert not app.is_locked(browser)
+
+
+def test_read_during_a_lock_and_saved_after_it_is_a_conflict(
+    app: SmallApp,
+) -> None:
+    """The change of the exclusive request that was on its way is kept."""
+    held = HolderElsewhere(app)
+
+    def view(request: Any) -> Any:
+        request.session['mine'] = True
+        held.end(request.cookies['session'])
+        return {}
+
+    in_state(app, 'optimistic', view)
+    browser = opened(app)
+    held.begin(session_id(browser))
+    browser.get('/view', status=409)
+    assert app.stored(browser) == {'n': 1, 'holder': True}
+
+
+class HolderElsewhere:
+    """An exclusive request on another web server."""
+
+    def __init__(self, app: SmallApp) -> None:
+        self._app = app
+
+    def begin(self, session_id: str) -> None:
+        record = self._app.elsewhere.get_item_exclusive(session_id)
+        assert record
+        self._record = record
+
+    def end(self, session_id: str) -> None:
+        self._app.elsewhere.set_and_release_item_exclusive(
+            session_id,
+            {**self._record.items, 'holder': True},
+            self._record.lock_id,
+        )
 
 
 def test_optimistic_save_does_not_recreate_a_removed_session(

@@ -24,7 +24,7 @@ def serve(args: argparse.Namespace) -> Result:
     needed = local.settings_for(url, settings)
     lines = [
         f'An embedded DynamoDB serves at {url} until it is interrupted.',
-        'It outlives a `pserve --reload`; what it keeps is lost when it ends.',
+        'It outlives the application; what it keeps is lost when it ends.',
     ]
     missing = {
         name: value
@@ -86,8 +86,8 @@ COMMANDS = {
         'run an embedded DynamoDB for development',
         """\
 Run the embedded DynamoDB of pyramid_dynamodb_session.local in a process of its
-own, on a fixed port, so that the sessions outlive each restart of `pserve
---reload`. For development only. It prints the settings that the application
+own, on a fixed port, so that the sessions outlive each restart of the
+application. For development only. It prints the settings that the application
 needs for it. Ctrl-C ends it, and what it keeps is lost.""",
         """\
 examples:

@@ -43,7 +43,7 @@ def make_client(settings: FactorySettings) -> Any:
     """A client that goes the way that ``transport`` says.
 
     Raises :class:`pyramid.exceptions.ConfigurationError` when boto3 finds no
-    region or no such profile.
+    region or no such profile, or when gevent has patched too late.
     """
     # not before it is needed: importing boto3 takes 0.2 seconds
     from botocore.exceptions import (
@@ -74,6 +74,11 @@ def make_client(settings: FactorySettings) -> Any:
         raise ConfigurationError(
             'boto3 knows no AWS region: set dynamodb_session.region, '
             'AWS_DEFAULT_REGION, or region in the profile'
+        ) from error
+    except RecursionError as error:
+        raise ConfigurationError(
+            'boto3 can not make a client: gevent has patched ssl after boto3 '
+            'was imported; let it patch before the application is loaded'
         ) from error
     except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(

@@ -226,20 +226,18 @@ class DynamoDBSessionStore:
         provider's ``RemoveItem``.
         """
         name = self._name(session_id)
-        try:
-            self._calls.on_item(
-                'update_item', name, **self._tombstone(lock_id)
-            )
-        except ConditionFailed as failed:
-            if lock_id is None:
-                return
-            # gone already, or the reply of our own first attempt was lost
-            item = self._calls.stored_item(name, failed)
-            if item is not None and 'Ended' not in item:
-                raise lock_lost() from None
-        finally:
-            if lock_id is not None:
-                self._locks.leave(self._calls, lock_id)
+        with self._locks.ending(self._calls, lock_id):
+            try:
+                self._calls.on_item(
+                    'update_item', name, **self._tombstone(lock_id)
+                )
+            except ConditionFailed as failed:
+                if lock_id is None:
+                    return
+                # gone already, or the reply of our first attempt was lost
+                item = self._calls.stored_item(name, failed)
+                if item is not None and 'Ended' not in item:
+                    raise lock_lost() from None
 
     def reset_item_timeout(
         self, session_id: str, *, record: SessionRecord | None = None
@@ -521,23 +519,21 @@ class DynamoDBSessionStore:
             'Key': self._calls.key(name),
             **self._tombstone(record.lock_id, record),
         }
-        try:
-            self._calls.send(
-                'transact_write_items',
-                TransactItems=[{'Put': put}, {'Update': entomb}],
-            )
-        except ConditionFailed as failed:
-            if failed.codes[:1] == ['ConditionalCheckFailed']:
-                # the new item is our own: the first attempt went through
-                return
-            if record.lock_id is not None:
-                raise lock_lost() from None
-            self._change_id_when_unlocked(
-                session_id, new_session_id, items, payload, record, failed
-            )
-        finally:
-            if record.lock_id is not None:
-                self._locks.leave(self._calls, record.lock_id)
+        with self._locks.ending(self._calls, record.lock_id):
+            try:
+                self._calls.send(
+                    'transact_write_items',
+                    TransactItems=[{'Put': put}, {'Update': entomb}],
+                )
+            except ConditionFailed as failed:
+                if failed.codes[:1] == ['ConditionalCheckFailed']:
+                    # the new item is ours: the first attempt went through
+                    return
+                if record.lock_id is not None:
+                    raise lock_lost() from None
+                self._change_id_when_unlocked(
+                    session_id, new_session_id, items, payload, record, failed
+                )
 
     def _change_id_when_unlocked(
         self,
@@ -583,6 +579,14 @@ class DynamoDBSessionStore:
         `owner` is referenced elsewhere.
         """
         self._locks.renew_while_alive(owner, lock_id)
+
+    def standstill_since(self, moment: float) -> float:
+        """Seconds for which nothing else could run; 0 for none worth it.
+
+        That is why a lock was lost, if it ended after a `moment` on the
+        monotonic clock.
+        """
+        return self._locks.standstill_since(moment)
 
     def ended_lately(self, ended: EndedSession, seconds: float) -> bool:
         """Whether a session ended within so many `seconds`."""

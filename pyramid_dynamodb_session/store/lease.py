@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 #: Seconds between two looks at a lock that another process holds.
 FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.05
+#: Seconds that an ``optimistic`` request pauses, at the most, before its
+#: second attempt and before any.
+FIRST_RETRY_PAUSE = 0.01
+LONGEST_RETRY_PAUSE = 0.32
 #: Seconds by which ``LockDate`` may be wrong, where DynamoDB's clock was not
 #: known yet when it was written.
 CLOCK_SKEW = 30
@@ -62,7 +66,6 @@ class HeldLock:
 
     name: str
     lock: LockId
-    lock_id: str
     record: SessionRecord
     date: int
     confirmed_at: float
@@ -74,6 +77,12 @@ class HeldLock:
     owner: weakref.ref[Any] | None = None
     #: a renewal is on its way
     is_being_renewed: bool = False
+    #: the call that gives it back is on its way
+    is_being_released: bool = False
+    lock_id: str = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lock_id = str(self.lock)
 
     def age(self) -> float:
         """Seconds since DynamoDB has confirmed it."""
@@ -91,7 +100,6 @@ class HeldLock:
         return HeldLock(
             self.name,
             self.lock,
-            self.lock_id,
             self.record,
             self.date,
             self.confirmed_at,
@@ -157,6 +165,17 @@ class LockWait:
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
 
+def back_off_before_retry(attempt: int) -> None:
+    """Sleep before an attempt that follows others: longer after each.
+
+    Those who have just met over the same session so meet less often.
+
+    :param attempt: how many there have been.
+    """
+    longest = min(FIRST_RETRY_PAUSE * 2**attempt, LONGEST_RETRY_PAUSE)
+    time.sleep(random.uniform(0, longest))  # noqa: S311
+
+
 def yield_to_other_processes() -> None:
     """Sleep for longer than others pause between two looks at the lock."""
     time.sleep(LONGEST_PAUSE * random.uniform(1, 2))  # noqa: S311
@@ -197,6 +216,10 @@ class LeaseRenewer:
         self._is_running = False
         self._idle = 0
         self._held: dict[str, HeldLock] = {}
+        #: when the thread was last awake, on the monotonic clock
+        self._awake_at = 0.0
+        #: when it last slept for far too long, and for how long
+        self._standstill = (0.0, 0.0)
 
     def add(self, held: HeldLock) -> None:
         """Renew a lock from now on, for as long as its owner is alive."""
@@ -208,10 +231,22 @@ class LeaseRenewer:
         """Renew a lock no more."""
         self._held.pop(held.lock_id, None)
 
+    def standstill_since(self, moment: float) -> float:
+        """Seconds for which no other thread could run; 0 for none.
+
+        Only where that ended after a `moment` on the monotonic clock, and
+        was too long for locks to be renewed. The process was suspended; or
+        under gevent, a request has computed for so long.
+        """
+        self._look_for_standstill()
+        end, seconds = self._standstill
+        return seconds if end > moment else 0
+
     def _start(self) -> None:
         with self._mutex:
             if self._is_running:
                 return
+            self._awake_at = time.monotonic()
             self._is_running = True
         if not start_thread(self._run):
             # the next lock tries again
@@ -220,7 +255,15 @@ class LeaseRenewer:
     def _run(self) -> None:
         while self._is_needed():
             time.sleep(self._lease / 6)
+            self._look_for_standstill()
+            self._awake_at = time.monotonic()
             self._renew_due()
+
+    def _look_for_standstill(self) -> None:
+        now = time.monotonic()
+        seconds = now - self._awake_at
+        if self._is_running and seconds > self._lease / 2:
+            self._standstill = (now, seconds)
 
     def _is_needed(self) -> bool:
         """False, and the thread is over, after a lease with nothing held."""
@@ -253,7 +296,9 @@ class LeaseRenewer:
             held.is_being_renewed = False
         if is_held:
             held.renewals += 1
-        elif self._held.pop(held.lock_id, None) is not None:
+            return
+        is_lost = self._held.pop(held.lock_id, None) is not None
+        if is_lost and not held.is_being_released:
             log.warning(
                 'the lock of a request in progress was taken over, or its '
                 'session has ended'

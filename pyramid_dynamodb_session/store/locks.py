@@ -6,7 +6,8 @@ import dataclasses
 import logging
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .._process import PerProcess
@@ -181,7 +182,7 @@ class Locks:
         """Give up waiting; a lock on its way here goes to the next one."""
         held = ticket.process.queue.give_up(ticket)
         if held is not None:
-            self.forget(calls, held.lock_id)
+            ticket.process.holders.pop(held.lock_id, None)
             self._pass_on(calls, ticket, held)
 
     def _acquire_as_head(
@@ -237,22 +238,27 @@ class Locks:
                 continue
             started = time.monotonic()
             item = self._try_to_lock(calls, ticket, observed, version)
-            if item is None or 'Ended' in item:
-                return None if item is None else ended_session(item)
-            if item.get('LockId') == {'S': ticket.token}:
+            if item is None:
+                return None
+            is_ours = 'Ended' not in item and (
+                item.get('LockId') == {'S': ticket.token}
+            )
+            if is_ours:
                 if observed is not None:
                     self._report_take_over(calls, observed, wait)
                 record = self._hold(ticket, item, started)
-                if version_differs(item, version):
-                    # handed on by a save whose reply was lost
-                    raise VersionChanged(item)
+            if version_differs(item, version):
+                # what is ours by now was handed on by a save whose reply was
+                # lost: it goes back
+                raise VersionChanged(item)
+            if is_ours:
                 return record
+            if 'Ended' in item:
+                return ended_session(item)
             taken_from, observed = observed, self._holder(item)
             if observed is None or taken_from == observed:
                 if not is_unexpired(item):
                     return None
-                if version_differs(item, version):
-                    raise VersionChanged(item)
                 # refused though nothing stands in the way, for ever maybe
                 wait.back_off()
 
@@ -269,7 +275,7 @@ class Locks:
         except CorruptItem:
             self._release_by_call(self._calls, ticket.name, lock, None)
             raise
-        held = HeldLock(ticket.name, lock, lock_id, record, date, started)
+        held = HeldLock(ticket.name, lock, record, date, started)
         ticket.process.queue.hold(ticket, held)
         ticket.process.holders[lock_id] = ticket
         return record
@@ -388,7 +394,7 @@ class Locks:
         if held is None:
             lock = LockId.parse(lock_id)
             record = SessionRecord({}, created=0, expires=0)
-            held = HeldLock(name, lock, str(lock), record, 0, 0)
+            held = HeldLock(name, lock, record, 0, 0)
             return self._renew(held, slides=False)
         return self._renew(held)
 
@@ -435,34 +441,58 @@ class Locks:
             held.owner = weakref.ref(owner)
             self._process.get().renewer.add(held)
 
+    def standstill_since(self, moment: float) -> float:
+        """Seconds for which no lock of this process could be renewed."""
+        return self._process.get().renewer.standstill_since(moment)
+
     # -- give back -------------------------------------------------------
 
-    def forget(self, calls: Calls, lock_id: str) -> Ticket | None:
-        """This request holds the lock no more; the ticket that it had."""
+    @contextmanager
+    def _releasing(
+        self, calls: Calls, lock_id: str
+    ) -> Iterator[tuple[Ticket, HeldLock] | None]:
+        """Give back a lock, which is renewed until that is done.
+
+        None where this process does not hold it.
+        """
         process = self._process.get()
         ticket = process.holders.pop(lock_id, None)
-        if ticket is not None and ticket.held is not None:
-            process.renewer.discard(ticket.held)
-            calls.recorder.record_renewals(ticket.held.renewals)
-        return ticket
+        if ticket is None or ticket.held is None:
+            yield None
+            return
+        held = ticket.held
+        held.is_being_released = True
+        try:
+            yield ticket, held
+        finally:
+            process.renewer.discard(held)
+            calls.recorder.record_renewals(held.renewals)
 
-    def leave(self, calls: Calls, lock_id: str) -> None:
-        """The lock is gone, with the session or by somebody's take-over."""
-        ticket = self.forget(calls, lock_id)
-        if ticket is not None:
-            ticket.process.queue.leave(ticket)
+    @contextmanager
+    def ending(self, calls: Calls, lock_id: str | None) -> Iterator[None]:
+        """Make a call that ends the session, or moves it, under a lock."""
+        if lock_id is None:
+            yield
+            return
+        with self._releasing(calls, lock_id) as holder:
+            try:
+                yield
+            finally:
+                if holder is not None:
+                    ticket, _ = holder
+                    ticket.process.queue.leave(ticket)
 
     def release(self, calls: Calls, name: str, lock_id: str) -> None:
         """Give the lock back, or on, with nothing to save.
 
         A lost lock is no error.
         """
-        ticket = self.forget(calls, lock_id)
-        held = None if ticket is None else ticket.held
-        if ticket is None or held is None:
-            self._release_by_call(calls, name, LockId.parse(lock_id), None)
-        else:
-            self._pass_on(calls, ticket, held)
+        with self._releasing(calls, lock_id) as holder:
+            if holder is None:
+                lock = LockId.parse(lock_id)
+                self._release_by_call(calls, name, lock, None)
+            else:
+                self._pass_on(calls, *holder)
 
     def _pass_on(self, calls: Calls, ticket: Ticket, held: HeldLock) -> None:
         """Hand a lock on as it is, without a call; or release it."""
@@ -502,16 +532,16 @@ class Locks:
         self, calls: Calls, name: str, lock_id: str, save: Save
     ) -> Outcome:
         """Save the session and give the lock back, or on, in one call."""
-        ticket = self.forget(calls, lock_id)
-        held = None if ticket is None else ticket.held
-        if ticket is None or held is None:
-            lock = LockId.parse(lock_id)
-            return self._save_by_call(calls, name, lock, save, {}, LOCK)
-        queue = ticket.process.queue
-        heir = None if held.is_turn_over() else queue.next_ticket(ticket)
-        if heir is None:
-            return self._save_and_release(calls, ticket, held, save)
-        return self._save_and_hand_on(calls, ticket, held, heir, save)
+        with self._releasing(calls, lock_id) as holder:
+            if holder is None:
+                lock = LockId.parse(lock_id)
+                return self._save_by_call(calls, name, lock, save, {}, LOCK)
+            ticket, held = holder
+            queue = ticket.process.queue
+            heir = None if held.is_turn_over() else queue.next_ticket(ticket)
+            if heir is None:
+                return self._save_and_release(calls, ticket, held, save)
+            return self._save_and_hand_on(calls, ticket, held, heir, save)
 
     def _save_and_release(
         self, calls: Calls, ticket: Ticket, held: HeldLock, save: Save

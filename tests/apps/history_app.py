@@ -10,39 +10,34 @@ from typing import Any
 from pyramid.config import Configurator
 from pyramid.request import Request
 
-from pyramid_dynamodb_session import store
-from pyramid_dynamodb_session.store import DynamoDBSessionStore
-from pyramid_dynamodb_session.store.expressions import UNLOCK
+from pyramid_dynamodb_session.dynamodb.calls import Calls
+from pyramid_dynamodb_session.store import locks
+from pyramid_dynamodb_session.store.expressions import LOCK, update
+from pyramid_dynamodb_session.store.outcome import Outcome
 from tests.apps.views import add_views, hold
 
 ANY = 'attribute_exists(Ver)'
 
 
 def unlock_any(
-    self: Any, session_id: str, lock_id: str, *, record: Any = None
+    self: Any, calls: Calls, name: str, lock_id: str, record: Any
 ) -> None:
     """Release whatever lock there is, whoever holds it."""
-    name = self._name(session_id)
-    self._update(name, self._expiry(record), ANY, {}, more=UNLOCK)
-    self._locks.leave_holder(name, lock_id)
+    calls.on_item('update_item', name, **update({}, ANY, {}, remove=LOCK))
 
 
 #: What each breakage puts in the place of what.
 BREAKAGES: dict[str, tuple[Any, str, Any]] = {
     # a save that is refused counts as saved, whoever took the lock over
     'no fencing count': (
-        store,
-        'lock_not_taken_over',
-        lambda lock, item: True,
+        locks,
+        'outcome_under_lock',
+        lambda failed, item, lock: Outcome.SAVED,
     ),
     # whoever once held the lock saves
-    'no token check': (store, 'lock_condition', lambda lock_id: (ANY, {})),
+    'no token check': (locks, 'lock_held', lambda lock_id: (ANY, {})),
     # whoever once held the lock unlocks
-    'unconditional unlock': (
-        DynamoDBSessionStore,
-        'release_item_exclusive',
-        unlock_any,
-    ),
+    'unconditional unlock': (locks.Locks, '_release_by_call', unlock_any),
 }
 SOUND = {
     (thing, name): getattr(thing, name)

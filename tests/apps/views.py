@@ -5,6 +5,7 @@ Each answers at ``/its_name`` with JSON, unless it is said otherwise.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -26,8 +27,13 @@ def add_view(
 
 
 def hold(request: Request) -> None:
-    """Sleep for the ``hold`` seconds of the query string."""
+    """Sleep for the ``hold`` seconds of the query string.
+
+    Then until there is a file of the name ``until``, if one is given.
+    """
     time.sleep(float(request.GET.get('hold', 0)))
+    while not os.path.exists(request.GET.get('until', '.')):
+        time.sleep(0.01)
 
 
 def none(request: Request) -> Any:

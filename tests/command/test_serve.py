@@ -103,7 +103,7 @@ def test_port_that_is_none_is_a_usage_error(command: Run, port: str) -> None:
 def test_serve_without_moto_names_the_extra(
     command: Run, serve_ini: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, 'moto.server', None)
+    monkeypatch.setitem(sys.modules, 'flask_cors', None)
     output = command('serve', ini=serve_ini)
     assert output.status == 1
     assert 'pyramid_dynamodb_session[local]' in output.err

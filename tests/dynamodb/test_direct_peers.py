@@ -41,6 +41,9 @@ from tests.dynamodb.test_direct import (
 from tests.support.together import wait_until
 from tests.support.wire import Proxy, Wire, answer, trickle
 
+# no engine takes part: once is enough
+pytestmark = pytest.mark.engines('moto', reason='no engine takes part')
+
 ONCE = {'total_max_attempts': 1}
 
 

@@ -17,6 +17,9 @@ from pyramid_dynamodb_session.dynamodb._http import Response
 from pyramid_dynamodb_session.dynamodb.direct import DirectClient
 from tests.support.aws import ACCESS_KEY, SECRET_KEY
 
+# no engine takes part: once is enough
+pytestmark = pytest.mark.engines('moto', reason='no engine takes part')
+
 ACCOUNT = '123456789012'
 OTHER_ACCOUNT = '210987654321'
 ARN = f'arn:aws:dynamodb:us-west-2:{OTHER_ACCOUNT}:table/t'

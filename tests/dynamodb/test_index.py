@@ -283,6 +283,9 @@ def test_create_table_adds_the_index_to_a_table_that_has_none(
     assert run('create-table', table)[0] == 0
 
 
+@pytest.mark.engines(
+    'dynamodb-local', 'moto', reason='tells no units of an index added later'
+)
 def test_index_gets_the_units_of_the_table(
     client: Any, new_table: str, run: Run
 ) -> None:

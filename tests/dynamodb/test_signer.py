@@ -27,6 +27,9 @@ from pyramid_dynamodb_session.dynamodb.signer import (
     signed_headers,
 )
 
+# no engine takes part: once is enough
+pytestmark = pytest.mark.engines('moto', reason='no engine takes part')
+
 NOW = '20150830T123600Z'
 EXAMPLE = ReadOnlyCredentials(
     'AKIDEXAMPLE', 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY', None

@@ -17,6 +17,7 @@ from pyramid_dynamodb_session.dynamodb._replies import (
     BINARY_DECODER,
     ReplyReader,
 )
+from pyramid_dynamodb_session.dynamodb.calls import ConditionFailed
 from pyramid_dynamodb_session.serializer import (
     DECODERS,
     JSONSerializer,
@@ -25,16 +26,18 @@ from pyramid_dynamodb_session.serializer import (
 from pyramid_dynamodb_session.serializer import decode as decode_json
 from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.store.encryption import Cipher
+from pyramid_dynamodb_session.store.expiry import is_unexpired
 from pyramid_dynamodb_session.store.item import (
     PAYLOAD_LIMIT,
     CorruptItem,
     ItemCodec,
-    saved_by,
+    LockId,
+    ended_session,
 )
-from pyramid_dynamodb_session.store.locks import (
-    holder_of,
-    is_living,
-    taken_over_at,
+from pyramid_dynamodb_session.store.outcome import (
+    Outcome,
+    outcome_of_optimistic,
+    outcome_under_lock,
 )
 
 ID = 'i' * 43
@@ -52,6 +55,8 @@ CODECS = (
 
 READER = ReplyReader(boto3.client('dynamodb', 'us-west-2'), 4)
 
+#: A write that was refused only when it was sent again.
+RETRIED = ConditionFailed(ClientError({}, 'UpdateItem'))
 #: How the bytes after the first become ``SessionItems``.
 WAYS: tuple[Callable[[bytes], dict[str, Any]], ...] = (
     lambda data: {'S': data.decode('utf-8', 'surrogateescape')},
@@ -123,13 +128,16 @@ def decode(item: dict[str, Any]) -> None:
             assert isinstance(record.items, dict)
             assert len(record.payload) <= PAYLOAD_LIMIT
             assert len(repr(record)) < 300
-    for look in (holder_of, is_living):
+    for read in (ended_session, is_unexpired):
         try:
-            look(item)
+            read(item)
         except CorruptItem:
             pass
-    taken_over_at(item)
-    saved_by(item)
+    for outcome in (
+        outcome_under_lock(RETRIED, item, LockId('token', 3)),
+        outcome_of_optimistic(RETRIED, item, 3, 'receipt'),
+    ):
+        assert isinstance(outcome, Outcome)
 
 
 def reply(data: bytes) -> None:

@@ -254,6 +254,10 @@ class Checker:
         if name is None:
             self._read_nothing(request, since, log)
             return
+        if not any((call.ended or now) >= since for call in request.calls):
+            # it got the lock and the data from a request of its process,
+            # and knows no more than DynamoDB has last confirmed of the lock
+            since -= self.lease / 2
         for data in self._versions_between(name, since, now):
             found = ((), None) if data is None else (data.log, data.user)
             if found == (log, user):
@@ -322,7 +326,7 @@ class Checker:
         old = self.data(name)
         if new is None:
             if old is not None:
-                self._ended(call, name)
+                self._ended(call, name, item or {})
             return
         if item is not None and (old is None or new.payload != old.payload):
             self._check_expiry(name, item)
@@ -394,9 +398,13 @@ class Checker:
             text = f'{short(name)} expires too early, in {expires}'
             self.violation('timeout shrunk', text, name)
 
-    def _ended(self, call: Call, name: str) -> None:
+    def _ended(self, call: Call, name: str, item: Item) -> None:
         self.history[name].append((self.world.now, None))
         self.ended[name] = self.world.now
+        if call.faults and 'Ended' in item:
+            # a late end says when it was sent
+            sent = float(item['Ended']['N'])
+            self.ended[name] = min(sent, self.world.now)
         request: Request | None = call.request
         if request is None:
             self.violation('ended by nobody', short(name), name)
@@ -415,10 +423,11 @@ class Checker:
         before = old.get('LockId')
         after = new.get('LockId')
         lock = self.locks.get(name)
-        if after is None:
+        is_ended = parse(new) is None
+        if after is None or is_ended:
+            # the lock of a session that has ended is of no importance
             if lock is not None:
                 del self.locks[name]
-                is_ended = 'SessionItems' not in new or 'Ended' in new
                 if call.process is not lock.process and not is_ended:
                     text = f'{call.request} unlocked {short(name)}'
                     self.violation('unlocked by another', text, name)
@@ -457,6 +466,9 @@ class Checker:
     def _renewed(self, call: Call, name: str, lock: HeldLock) -> None:
         now = self.world.now
         lock.renewed = now
+        if call.process is not lock.process:
+            text = f'{call.process} renewed {short(name)} of {lock.process}'
+            self.violation('renewed by another', text, name)
         if lock.dead_since is None:
             return
         if call.ended is not None:
@@ -669,13 +681,13 @@ class Checker:
         """Whether an answer may overwrite whatever cookie there is.
 
         That of a request without a cookie can't know better, nor that of
-        one that came long after its session had ended; and who logs out
-        means it.
+        one that came long after its session had ended; who logs out means
+        it, and who has moved the living session that it was sent for can't
+        know that the browser has another by now.
         """
-        if request.cookie is None or request.kind.ends:
-            return True
         name = request.name
-        assert name is not None
+        if name is None or request.kind.ends or name in request.has_ended:
+            return True
         if name not in self.ended:
             return False
         loaded = request.started if request.loaded is None else request.loaded
@@ -684,7 +696,7 @@ class Checker:
 
 def parse(item: Item | None) -> Data | None:
     """The session in an item; None for a tombstone."""
-    if item is None or 'Ended' in item or 'SessionItems' not in item:
+    if not item or 'Ended' in item or 'SessionItems' not in item:
         return None
     ((kind, value),) = item['SessionItems'].items()
     found = _parsed.get(value)

@@ -29,15 +29,13 @@ PACKAGE = 'pyramid_dynamodb_session'
 class Breakage:
     """``new`` instead of ``old``, which ``module`` has exactly once.
 
-    ``module`` is a dotted name below the package; ``kinds`` are those of the
-    requests with which the protocol would be sound without it, none for all.
+    ``module`` is a dotted name below the package.
     """
 
     name: str
     module: str
     old: str
     new: str
-    kinds: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.name

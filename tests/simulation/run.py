@@ -448,6 +448,8 @@ class Simulation:
     def _arrive(self, request: Request) -> None:
         browser = request.browser
         browser.in_flight -= 1
+        if request.status == 409 and self.world.random.random() < 0.5:
+            self._maybe_forget(browser)
         self.checker.arrived(request, browser.jar)
         if request.set_cookie is not None:
             browser.jar = request.set_cookie or None
@@ -457,6 +459,12 @@ class Simulation:
                 request,
                 short(item_name(browser.jar)) if browser.jar else 'empty',
             )
+
+    def _maybe_forget(self, browser: Browser) -> None:
+        """Whoever is told of a session that has ended may begin anew."""
+        if browser.jar and self.checker.data(item_name(browser.jar)) is None:
+            browser.jar = None
+            self.world.note('jar', browser, 'emptied')
 
     # -- what goes wrong -------------------------------------------------
 

@@ -84,11 +84,11 @@ LEASE = 0.3
 class Renewer:
     """A store that only renews; ``answers`` are given in turn."""
 
-    def __init__(self, *answers: object) -> None:
+    def __init__(self, *answers: object, lease: float = LEASE) -> None:
         self.answers = list(answers)
         self.renewed: list[str] = []
         self.at: list[float] = []
-        self.renewer = LeaseRenewer(LEASE, self.renew)
+        self.renewer = LeaseRenewer(lease, self.renew)
 
     def renew(self, held: HeldLock) -> bool:
         self.at.append(time.monotonic())
@@ -114,7 +114,9 @@ class Owner:
 
 def held_lock(lock: LockId, age: float = 0) -> HeldLock:
     record = SessionRecord({}, created=0, expires=0)
-    return HeldLock('name', lock, record, 100, time.monotonic() - age)
+    return HeldLock(
+        'name', lock, str(lock), record, 100, time.monotonic() - age
+    )
 
 
 def renewals_of(renewer: LeaseRenewer) -> list[threading.Thread]:
@@ -270,6 +272,28 @@ def test_lock_that_comes_while_the_thread_ends_is_renewed() -> None:
     renewer._held = AddedTo()
     renewer.discard(store.add(owner))
     wait_until(lambda: bool(added) and added[0].renewals > 0)
+
+
+def test_standstill_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monotonic, ahead, woken = time.monotonic, 0.0, threading.Event()
+    monkeypatch.setattr(time, 'monotonic', lambda: monotonic() + ahead)
+    monkeypatch.setattr(time, 'sleep', lambda seconds: woken.wait())
+    store, owner, start = Renewer(lease=60), Owner(), time.monotonic()
+    ahead = 100
+    assert store.renewer.standstill_since(start) == 0
+    store.add(owner)
+    ahead = 120
+    assert store.renewer.standstill_since(start) == 0
+    ahead = 140
+    # it lasts, is over, and was before the request
+    assert 40 <= store.renewer.standstill_since(start) < 60
+    ahead = 145
+    woken.set()
+    while store.renewer._awake_at < start + 145:
+        pass
+    ahead = 150
+    assert 45 <= store.renewer.standstill_since(start) < 60
+    assert store.renewer.standstill_since(time.monotonic()) == 0
 
 
 @pytest.mark.parametrize('refused', [1, 2])

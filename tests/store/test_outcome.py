@@ -81,7 +81,6 @@ def taken_over(*counts: object) -> Item:
 def test_outcome_under_a_lock(item: Item | None, outcome: Outcome) -> None:
     assert outcome_under_lock(refused(False), item, LOCK) is outcome
     assert outcome_under_lock(refused(True), item, LOCK) is NOT_SAVED
-    assert outcome_under_lock(refused(False), item, None) is NOT_SAVED
 
 
 def saved_by(version: int, *receipts: str) -> Item:

@@ -1,14 +1,16 @@
-"""The DynamoDB servers that tests and benchmarks run on: all about each.
+"""The servers that tests and benchmarks run on: all about each.
 
 ``python -m tests.support.engines COMMAND…`` runs a command with all of them
 beside it; the variable of each has its URL. This needs only the standard
-library, so that any Python 3 can run it; and npm and Java.
+library, so that any Python 3 can run it; npm and Java for the DynamoDB
+servers; and PostgreSQL as Debian installs it.
 """
 
 from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 
@@ -131,19 +134,25 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], port: int) -> Iterator[int]:
+def running(
+    command: list[str],
+    port: int,
+    end: signal.Signals = signal.SIGTERM,
+    **account: Any,
+) -> Iterator[int]:
     """A server process, from when it listens on ``port``."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        **account,
     )
     try:
         wait_until_it_listens(process, port)
         yield port
     finally:
-        process.terminate()
+        process.send_signal(end)
         process.wait()
 
 
@@ -168,6 +177,55 @@ def started(engine: Engine) -> Iterator[str]:
         yield f'http://127.0.0.1:{port}'
 
 
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL that runs, empty, until this is left."""
+    programs = newest_postgresql()
+    # root is not allowed to run it
+    account: dict[str, Any] = {}
+    if os.getuid() == 0:
+        account = {'user': 'postgres', 'group': 'postgres', 'extra_groups': []}
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.chown(folder, account.get('user') or os.getuid())
+        data = f'{folder}/data'
+        subprocess.run(
+            [
+                programs / 'initdb',
+                *('-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync'),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
+            **account,
+        )
+        command = [
+            *(str(programs / 'postgres'), '-D', data, '-p', str(port)),
+            *('-c', 'listen_addresses=127.0.0.1', '-c', 'fsync=off'),
+            *('-c', f'unix_socket_directories={folder}'),
+        ]
+        # SIGINT does not wait for clients to go
+        with running(command, port, signal.SIGINT, **account):
+            wait_until_ready(programs / 'pg_isready', port)
+            yield f'postgresql://postgres@127.0.0.1:{port}/postgres'
+
+
+def newest_postgresql() -> Path:
+    """The folder of the programs that Debian puts on no PATH."""
+    folders = Path('/usr/lib/postgresql').glob('*/bin')
+    return max(folders, key=lambda folder: int(folder.parent.name))
+
+
+def wait_until_ready(pg_isready: Path, port: int, seconds: float = 60) -> None:
+    """Until PostgreSQL, which listens before, lets clients in."""
+    command = [pg_isready, '-q', '-h', '127.0.0.1', '-p', str(port)]
+    deadline = time.monotonic() + seconds
+    while subprocess.run(command).returncode != 0:
+        if time.monotonic() > deadline:
+            raise RuntimeError('PostgreSQL lets nobody in')
+        time.sleep(0.05)
+
+
 def run_beside_engines(command: list[str]) -> int:
     """Run a command with all engines beside it; its exit status."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -177,6 +235,9 @@ def run_beside_engines(command: list[str]) -> int:
             url = stack.enter_context(started(engine))
             urls[engine.variable] = url
             print(f'{url}  {engine.name}', flush=True)
+        url = stack.enter_context(postgresql())
+        urls['POSTGRESQL_URL'] = url
+        print(f'{url}  PostgreSQL', flush=True)
         return subprocess.run(command, env={**os.environ, **urls}).returncode
 
 
