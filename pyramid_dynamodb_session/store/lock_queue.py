@@ -50,7 +50,7 @@ class Ticket:
         self.is_waiting = False
         #: How many requests were before it, and the one that had the lock.
         self.position = 0
-        self.waits_for: Callable[[], str] | None = None
+        self.waits_for = ''
 
 
 class HandOn(enum.Enum):
@@ -99,6 +99,7 @@ class LockQueue:
     def _enter_behind(self, ticket: Ticket) -> str:
         """Queue up behind others; why that is refused, if it is."""
         most = self._most_waiting()
+        holder: Ticket | None = None
         with self._mutex:
             queue = self._queues.setdefault(ticket.name, collections.deque())
             if queue:
@@ -112,11 +113,14 @@ class LockQueue:
                 if self._waiting >= most:
                     return self._too_many_waiting()
                 ticket.position = len(queue)
-                ticket.waits_for = queue[0].request_line
+                holder = queue[0]
                 ticket.has_waited = True
                 ticket.called = threading.Event()
                 self._count_waiting(ticket)
             queue.append(ticket)
+        if holder is not None:
+            # now: it is gone when the wait is over
+            ticket.waits_for = holder.request_line()
         return ''
 
     def _most_waiting(self) -> float:
