@@ -114,9 +114,7 @@ class Owner:
 
 def held_lock(lock: LockId, age: float = 0) -> HeldLock:
     record = SessionRecord({}, created=0, expires=0)
-    return HeldLock(
-        'name', lock, str(lock), record, 100, time.monotonic() - age
-    )
+    return HeldLock('name', lock, record, 100, time.monotonic() - age)
 
 
 def renewals_of(renewer: LeaseRenewer) -> list[threading.Thread]:
