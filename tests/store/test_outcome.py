@@ -115,7 +115,8 @@ def test_outcome_of_an_optimistic_save(item: Item, outcome: Outcome) -> None:
     decide = outcome_of_optimistic
     assert decide(refused(False), item, VERSION, RECEIPT) is outcome
     if outcome is not UNKNOWN:
-        assert decide(refused(True), item, VERSION, RECEIPT) is NOT_SAVED
+        # a late duplicate of an only attempt may have come through
+        assert decide(refused(True), item, VERSION, RECEIPT) is outcome
 
 
 @pytest.mark.parametrize('is_only_attempt', [True, False])
