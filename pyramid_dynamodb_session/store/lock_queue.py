@@ -48,9 +48,9 @@ class Ticket:
         self.has_waited = False
         #: It counts as a waiting request of this process.
         self.is_waiting = False
-        #: How many requests were before it, and the one that had the lock.
+        #: How many requests were before it, and what the first one was.
         self.position = 0
-        self.waits_for: Callable[[], str] | None = None
+        self.waits_for = ''
 
 
 class HandOn(enum.Enum):
@@ -91,9 +91,12 @@ class LockQueue:
             if not queue:
                 queue.append(ticket)
                 return ticket
+            first = queue[0]
         refusal = self._enter_behind(ticket)
         if refusal:
             raise SessionLockTimeout(refusal, retry_after=1)
+        # now: that request may be gone by the end of the wait
+        ticket.waits_for = first.request_line()
         return ticket
 
     def _enter_behind(self, ticket: Ticket) -> str:
@@ -112,7 +115,6 @@ class LockQueue:
                 if self._waiting >= most:
                     return self._too_many_waiting()
                 ticket.position = len(queue)
-                ticket.waits_for = queue[0].request_line
                 ticket.has_waited = True
                 ticket.called = threading.Event()
                 self._count_waiting(ticket)
@@ -134,9 +136,8 @@ class LockQueue:
         )
 
     def _count_waiting(self, ticket: Ticket) -> None:
-        if not ticket.is_waiting:
-            ticket.is_waiting = True
-            self._waiting += 1
+        ticket.is_waiting = True
+        self._waiting += 1
 
     def _count_called(self, ticket: Ticket) -> None:
         if ticket.is_waiting:

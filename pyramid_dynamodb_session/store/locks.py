@@ -175,8 +175,7 @@ class Locks:
                 'which %s held',
                 ticket.request_line() or 'a request',
                 seconds,
-                (ticket.waits_for and ticket.waits_for())
-                or 'a request of another process',
+                ticket.waits_for or 'a request of another process',
             )
 
     def _leave(self, calls: Calls, ticket: Ticket) -> None:
