@@ -31,6 +31,7 @@ from pyramid_dynamodb_session import (
     SessionStoreUnavailable,
     SessionTooLarge,
 )
+from pyramid_dynamodb_session.errors import COMMITTED, NOT_COMMITTED
 from pyramid_dynamodb_session.unit_of_work import UnitOfWork
 from tests.support.clients import CountingClient
 from tests.support.forks import forked
@@ -197,6 +198,7 @@ def test_changed_saves_in_any_case(
 
 def test_changed_alone_makes_a_session(opened: Open) -> None:
     session = opened()
+    session.changed()
     session.changed()
     session.persist()
     assert session.session_id
@@ -627,7 +629,7 @@ def test_what_can_not_be_serialized_is_named(
     session['good'] = 2
     session['bad'] = object()
     with pytest.raises(
-        SessionSerializationError, match="session key 'bad'"
+        SessionSerializationError, match=r"session\['bad'\] holds a object"
     ) as caught:
         session.persist()
     assert caught.value.key == 'bad'
@@ -871,6 +873,22 @@ def test_forked_process_neither_saves_nor_unlocks(
     assert dict(opened(session_id)) == {'a': 1, 'b': 2}
 
 
+def test_session_of_another_process_makes_no_call(
+    opened: Open, saved: Any, wire: CountingClient
+) -> None:
+    """As the parent's is to a forked child."""
+    session = opened(saved(a=1))
+    session['b'] = 2
+    session._work._pid = -1
+    wire.calls.clear()
+    session.prepare()
+    with pytest.raises(SessionClosed, match='belongs to the process'):
+        session['c'] = 3
+    session.persist()
+    session.release()
+    assert wire.calls == []
+
+
 def test_forked_process_releases_no_lock_of_its_parent(
     opened: Open, saved: Any, raw_item: Any
 ) -> None:
@@ -1001,7 +1019,7 @@ def test_vote_locks_an_optimistic_session_that_has_changed(
 
 @pytest.mark.parametrize('state', ['exclusive', 'optimistic'])
 @pytest.mark.parametrize('new', [True, False])
-def test_vote_of_what_can_not_be_saved_fails_and_unlocks(
+def test_vote_of_what_can_not_be_saved_fails_and_can_be_released(
     new: bool, state: str, opened: Open, saved: Any, raw_item: Any
 ) -> None:
     session_id = None if new else saved(a=1)
@@ -1012,9 +1030,12 @@ def test_vote_of_what_can_not_be_saved_fails_and_unlocks(
         session['bad'] = value
         with pytest.raises(raised):
             session.prepare()
+        session.release()
         assert not session.locked
         if session_id:
             assert 'LockId' not in raw_item(session_id)
+            stored = opened(session_id, state='read_only')
+            assert dict(stored) == {'a': 1}
 
 
 def test_vote_of_a_session_just_ended_fails(
@@ -1034,9 +1055,10 @@ def test_error_after_a_commit_says_so_and_invites_to_no_retry(
 ) -> None:
     session_id = saved(a=1)
     for is_committed in (False, True):
+        transaction = COMMITTED if is_committed else NOT_COMMITTED
         session = opened(session_id, state=state)
         session['b'] = 2
-        session._work.is_committed = is_committed
+        session._work.transaction = transaction
         change_elsewhere(store, session_id)
         with pytest.raises((SessionLockLost, SessionConflict)) as error:
             session.persist()
@@ -1044,6 +1066,6 @@ def test_error_after_a_commit_says_so_and_invites_to_no_retry(
         assert said == is_committed
         assert said == ('database had been committed' in error.value.args[0])
         assert IRetryableError.providedBy(error.value) != is_committed
-        assert 'committed' not in error.value.explanation
+        assert error.value.transaction == transaction
     for error_class in (SessionLockLost, SessionConflict):
         assert not IRetryableError.implementedBy(error_class)

@@ -114,9 +114,7 @@ class Owner:
 
 def held_lock(lock: LockId, age: float = 0) -> HeldLock:
     record = SessionRecord({}, created=0, expires=0)
-    return HeldLock(
-        'name', lock, str(lock), record, 100, time.monotonic() - age
-    )
+    return HeldLock('name', lock, record, 100, time.monotonic() - age)
 
 
 def renewals_of(renewer: LeaseRenewer) -> list[threading.Thread]:
@@ -253,6 +251,14 @@ def test_thread_ends_after_a_lease_without_locks_and_starts_again() -> None:
     wait_until(lambda: not thread.is_alive())
     store.add(owner, 3)
     wait_until(lambda: '3.token' in store.renewed)
+
+
+def test_locks_that_come_at_once_start_one_thread() -> None:
+    store, owner = Renewer(), Owner()
+    store.add(owner)
+    # as seen by another thread, before the first one had started it
+    store.renewer._start()
+    assert len(renewals_of(store.renewer)) == 1
 
 
 def test_lock_that_comes_while_the_thread_ends_is_renewed() -> None:

@@ -96,7 +96,7 @@ def test_holder_stays_first_in_the_queue() -> None:
     second = enter(queue)
     with pytest.raises(SessionLockTimeout, match='kept the lock'):
         queue.wait(second, soon(0.05))
-    assert second.waits_for and second.waits_for() == 'GET /holder'
+    assert second.waits_for == 'GET /holder'
     queue.leave(second)
     queue.leave(ticket)
     assert queue._queues == {}
