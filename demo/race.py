@@ -8,7 +8,10 @@ from typing import NamedTuple
 from pyramid.events import ApplicationCreated, subscriber
 from pyramid.interfaces import ISessionFactory
 from pyramid.session import SignedCookieSessionFactory
-from pyramid.view import view_config, view_defaults
+from pyramid.view import exception_view_config, view_config, view_defaults
+
+from pyramid_dynamodb_session import SessionConflict
+from pyramid_dynamodb_session.events import LockWaited
 
 #: Seconds that each request works with its session, as a real view would.
 WORK = 0.02
@@ -39,8 +42,9 @@ CONTENDERS = {
     ),
     'optimistic': Contender(
         'Optimistic',
-        'Takes no lock. Whoever saves second is refused with a 409 and may '
-        'try again, which pyramid_retry does by itself.',
+        'Takes no lock. Whoever saves second is refused, with a 409 unless '
+        'the application has its own answer, and may try again, which '
+        'pyramid_retry does by itself.',
     ),
     'disabled': Contender(
         'Disabled',
@@ -84,10 +88,10 @@ class Race:
     )
     def update(self):
         session = self.session
-        updates, waited = timed(session.get, 'updates', 0)
+        updates, times = self.read_updates()
         time.sleep(WORK)
         session['updates'] = updates + 1
-        return {'waited': waited}
+        return times
 
     @view_config(
         request_method='POST',
@@ -95,9 +99,9 @@ class Race:
         session_state='read_only',
     )
     def read(self):
-        _, waited = timed(self.session.get, 'updates', 0)
+        _, times = self.read_updates()
         time.sleep(WORK)
-        return {'waited': waited}
+        return times
 
     @view_config(
         request_method='POST',
@@ -106,7 +110,30 @@ class Race:
     )
     def work(self):
         time.sleep(WORK)
-        return {'waited': 0}
+        return {'waited': 0, 'loaded': 0}
+
+    def read_updates(self):
+        """The number, and the milliseconds until it was there.
+
+        ``waited`` are those for the lock alone; the rest were spent on the
+        call to DynamoDB, which here runs in the same process.
+        """
+        session = self.session
+        updates, milliseconds = timed(session.get, 'updates', 0)
+        waited = 1000 * getattr(self.request, 'lock_waited', 0)
+        loaded = max(0, milliseconds - waited)
+        return updates, {'waited': waited, 'loaded': loaded}
+
+
+@subscriber(LockWaited)
+def note_wait(event):
+    event.request.lock_waited = event.seconds
+
+
+@exception_view_config(SessionConflict, route_name='race', renderer='json')
+def refused(error, request):
+    """An answer, not an error in the browser's console: it is the point."""
+    return {'refused': error.code}
 
 
 def timed(function, *args):
@@ -135,7 +162,7 @@ def count_calls(event):
 
 
 def measure(handler, registry):
-    """A tween around everything: what did this request cost?"""
+    """A tween around all others: what did this request cost?"""
 
     def measured(request):
         calls.made = 0

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from pyramid.httpexceptions import HTTPBadRequest, HTTPSeeOther
 from pyramid.view import view_config
 
+from .account import devices
 from .race import CONTENDERS
 
 
@@ -29,6 +30,7 @@ def shop(request):
         'cart': cart,
         'total': sum(PRODUCTS[sku].cents * n for sku, n in cart.items()),
         'contenders': CONTENDERS,
+        'devices': devices(request),
     }
 
 

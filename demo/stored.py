@@ -1,16 +1,23 @@
-"""The session as DynamoDB stores it, for people to look at."""
+"""The session as DynamoDB stores it, and the pages that explain it."""
 
+from pathlib import Path
+
+from pyramid.httpexceptions import HTTPNotFound
 from pyramid.interfaces import ISessionFactory
+from pyramid.response import Response
 from pyramid.view import view_config
 
 from pyramid_dynamodb_session.store.item import hash_key
 
+DOCS = Path(__file__).parents[1] / 'docs'
 MEANINGS = {
     'SessionId': 'the application, and a hash of the id in the cookie',
     'SessionItems': 'what the views see as request.session',
     'CreateDate': 'seconds since 1970',
     'Expires': 'slides with each use; DynamoDB then deletes the item',
     'SessionTimeout': 'seconds, where the session has its own',
+    'Owner': 'the application, and a hash of the name: signs out everywhere',
+    'Version': 'one more with each save',
     'LockId': 'the request that holds the session right now',
     'LockDate': 'when the lock was taken',
     'LockCount': 'how often the lock has been taken: the fencing number',
@@ -24,6 +31,12 @@ MEANINGS = {
 @view_config(
     route_name='stored',
     renderer='templates/stored.jinja2',
+    session_state='read_only',
+)
+@view_config(
+    route_name='stored',
+    xhr=True,
+    renderer='templates/item.jinja2',
     session_state='read_only',
 )
 def stored(request):
@@ -51,6 +64,15 @@ def stored_item(request):
         ConsistentRead=True,
     )
     return answer.get('Item', {})
+
+
+@view_config(route_name='docs', session_state='disabled')
+def docs(request):
+    """A page of the documentation, as its source text."""
+    path = DOCS / f'{request.matchdict["page"]}.rst'
+    if not path.is_file():
+        raise HTTPNotFound()
+    return Response(path.read_text('utf-8'), content_type='text/plain')
 
 
 def position(attribute):

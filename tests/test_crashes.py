@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -127,6 +128,8 @@ def test_suspended_holder_is_told_that_it_lost_the_lock(
     sleeps, other = two
     browser = someone(sleeps)
     holder = hold(browser, LEASE, 'lost')
+    # the lock is held, but the reply that says so may be on its way
+    time.sleep(LEASE / 4)
     sleeps.stop()
     taken = browser.at(other.url).get('/count', key='kept')
     sleeps.cont()

@@ -685,7 +685,7 @@ def test_log_warns_of_a_lost_lock(
     [
         (
             '/spoil',
-            "session['unserializable'] holds a object: JSON can not store it",
+            "session['unserializable'] holds an object: JSON can not store it",
         ),
         ('/too_much', 'its largest keys: much (4600011 bytes)'),
     ],

@@ -45,6 +45,6 @@ def test_forked_process_makes_its_own_whoever_held_the_mutex() -> None:
         return own.pid == os.getpid() != parents.pid and value.get() is own
 
     assert forked(makes_its_own)
-    with value._mutexes[os.getpid()]:
+    with value._mutexes.setdefault(os.getpid(), threading.Lock()):
         assert forked(makes_its_own)
     assert value.get() is parents

@@ -92,6 +92,21 @@ def server(
         yield server
 
 
+@pytest.mark.parametrize('name', ['uwsgi', 'gunicorn gthread preload'])
+def test_workers_do_not_use_the_connection_of_their_parent(
+    name: str, proxied: dict[str, str], proxy: FaultProxy
+) -> None:
+    """boto3 has one from the lookup of the table."""
+    with Server(proxied, command=COMMANDS[name]) as server:
+        assert set(proxy.operations) == {'DescribeTable'}
+        of_parent = {call.port for call in proxy.calls}
+        proxy.clear()
+        with ThreadPoolExecutor(VISITORS) as threads:
+            urls = [server.url] * VISITORS
+            list(threads.map(visit, urls, range(VISITORS)))
+        assert of_parent.isdisjoint(call.port for call in proxy.calls)
+
+
 @pytest.mark.parametrize(
     'command',
     [

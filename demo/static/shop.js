@@ -7,7 +7,8 @@ const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 
 async function showStored() {
   const stored = document.querySelector('#stored');
-  const response = await fetch(stored.dataset.url);
+  const headers = { 'X-Requested-With': 'XMLHttpRequest' };
+  const response = await fetch(stored.dataset.url, { headers });
   stored.innerHTML = await response.text();
 }
 
@@ -21,15 +22,17 @@ async function ask(url, method = 'GET') {
 async function run(url, started) {
   const response = await fetch(url, { method: 'POST' });
   const ended = performance.now() - started;
-  const { waited } = response.ok ? await response.json() : { waited: 0 };
+  const answer = response.ok ? await response.json() : { refused: true };
+  const { waited = 0, loaded = 0, refused = false } = answer;
   const total = Number(response.headers.get('X-Milliseconds'));
   return {
-    ok: response.ok,
+    ok: !refused,
     calls: Number(response.headers.get('X-Calls')),
     ended,
     from: Math.max(0, ended - total),
     waited,
-    worked: total - waited,
+    loaded,
+    worked: total - waited - loaded,
   };
 }
 
@@ -58,9 +61,10 @@ function bar(run) {
   item.className = run.ok ? '' : 'refused';
   item.style.setProperty('--from', run.from);
   item.style.setProperty('--waited', run.waited);
+  item.style.setProperty('--loaded', run.loaded);
   item.style.setProperty('--worked', run.worked);
   item.innerHTML =
-    '<span class="track" aria-hidden="true"><i></i><b></b></span>';
+    '<span class="track" aria-hidden="true"><i></i><u></u><b></b></span>';
   item.append(run.ok ? ms(run.waited) : 'refused');
   return item;
 }

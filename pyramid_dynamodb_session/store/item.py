@@ -122,10 +122,12 @@ class ItemCodec:
     ) -> SessionSerializationError:
         if isinstance(error, UnserializableValue) and error.path:
             key, *inner = error.path
-            what = 'has a key of type' if error.is_key else 'holds a'
+            name = type_name(error.type)
+            article = 'an' if name[0] in 'aeiou' else 'a'
+            what = 'has a key of type' if error.is_key else f'holds {article}'
             where = f' at {path_text(tuple(inner))}' if inner else ''
             return SessionSerializationError(
-                f'session[{key!r}] {what} {type_name(error.type)}{where}: '
+                f'session[{key!r}] {what} {name}{where}: '
                 'JSON can not store it; store its id, or set a serializer',
                 key=key,
             )

@@ -48,7 +48,7 @@ class Ticket:
         self.has_waited = False
         #: It counts as a waiting request of this process.
         self.is_waiting = False
-        #: How many requests were before it, and what the first one was.
+        #: How many requests were before it, and the one that had the lock.
         self.position = 0
         self.waits_for = ''
 
@@ -91,17 +91,15 @@ class LockQueue:
             if not queue:
                 queue.append(ticket)
                 return ticket
-            first = queue[0]
         refusal = self._enter_behind(ticket)
         if refusal:
             raise SessionLockTimeout(refusal, retry_after=1)
-        # now: that request may be gone by the end of the wait
-        ticket.waits_for = first.request_line()
         return ticket
 
     def _enter_behind(self, ticket: Ticket) -> str:
         """Queue up behind others; why that is refused, if it is."""
         most = self._most_waiting()
+        holder: Ticket | None = None
         with self._mutex:
             queue = self._queues.setdefault(ticket.name, collections.deque())
             if queue:
@@ -115,10 +113,14 @@ class LockQueue:
                 if self._waiting >= most:
                     return self._too_many_waiting()
                 ticket.position = len(queue)
+                holder = queue[0]
                 ticket.has_waited = True
                 ticket.called = threading.Event()
                 self._count_waiting(ticket)
             queue.append(ticket)
+        if holder is not None:
+            # now: it is gone when the wait is over
+            ticket.waits_for = holder.request_line()
         return ''
 
     def _most_waiting(self) -> float:

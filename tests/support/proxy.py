@@ -108,6 +108,8 @@ class Call:
     #: When it arrived, in seconds of :func:`time.monotonic`.
     at: float
     fault: Fault | None
+    #: The client's port: calls of one connection have the same.
+    port: int
 
     @property
     def error(self) -> str:
@@ -330,6 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
                 _parsed(reply.body) if reply else {},
                 at,
                 fault,
+                self.client_address[1],
             )
         )
         if reply and effect.answers:
