@@ -202,6 +202,7 @@ def test_changed_saves_in_any_case(
 def test_changed_alone_makes_a_session(opened: Open) -> None:
     session = opened()
     session.changed()
+    session.changed()
     session.persist()
     assert session.session_id
     assert not opened(session.session_id).new
@@ -874,6 +875,22 @@ def test_forked_process_neither_saves_nor_unlocks(
     assert raw_item(session_id) == before
     session.persist()
     assert dict(opened(session_id)) == {'a': 1, 'b': 2}
+
+
+def test_session_of_another_process_makes_no_call(
+    opened: Open, saved: Any, wire: CountingClient
+) -> None:
+    """As the parent's is to a forked child."""
+    session = opened(saved(a=1))
+    session['b'] = 2
+    session._work._pid = -1
+    wire.calls.clear()
+    session.prepare()
+    with pytest.raises(SessionClosed, match='belongs to the process'):
+        session['c'] = 3
+    session.persist()
+    session.release()
+    assert wire.calls == []
 
 
 def test_forked_process_releases_no_lock_of_its_parent(

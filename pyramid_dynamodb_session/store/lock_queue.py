@@ -138,9 +138,8 @@ class LockQueue:
         )
 
     def _count_waiting(self, ticket: Ticket) -> None:
-        if not ticket.is_waiting:
-            ticket.is_waiting = True
-            self._waiting += 1
+        ticket.is_waiting = True
+        self._waiting += 1
 
     def _count_called(self, ticket: Ticket) -> None:
         if ticket.is_waiting:

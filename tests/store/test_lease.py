@@ -253,6 +253,14 @@ def test_thread_ends_after_a_lease_without_locks_and_starts_again() -> None:
     wait_until(lambda: '3.token' in store.renewed)
 
 
+def test_locks_that_come_at_once_start_one_thread() -> None:
+    store, owner = Renewer(), Owner()
+    store.add(owner)
+    # as seen by another thread, before the first one had started it
+    store.renewer._start()
+    assert len(renewals_of(store.renewer)) == 1
+
+
 def test_lock_that_comes_while_the_thread_ends_is_renewed() -> None:
     store, owner = Renewer(), Owner()
     renewer = store.renewer

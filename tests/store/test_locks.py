@@ -6,12 +6,14 @@ import time
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from pyramid_dynamodb_session import (
     DynamoDBSessionStore,
     SessionLockLost,
     SessionLockTimeout,
 )
+from tests.support.clients import Interposed
 from tests.support.clocks import set_clock
 from tests.support.forks import forked
 from tests.support.sessions import (
@@ -316,3 +318,51 @@ def test_lock_that_a_renewal_has_found_lost_is_not_confirmed(
     locked(make_store(lock_lease=0.02))
     assert not store.renew_lock(ID, lock_id)
     assert not store.confirm_lock(lock_id)
+
+
+def test_lock_that_this_process_does_not_hold_is_not_confirmed(
+    store: DynamoDBSessionStore, other: DynamoDBSessionStore
+) -> None:
+    create(store)
+    lock_id = locked(store).lock_id
+    assert store.confirm_lock(lock_id)
+    assert not other.confirm_lock(lock_id)
+    store.release_item_exclusive(ID, lock_id)
+    assert not store.confirm_lock(lock_id)
+
+
+def test_lock_refused_though_nothing_stands_in_the_way_is_waited_for(
+    make_store: MakeStore, client: Any
+) -> None:
+    """Until ``lock_wait`` is over, and no longer."""
+    refusals = 3
+
+    def update_item(**parameters: Any) -> Any:
+        nonlocal refusals
+        refusals -= 1
+        if refusals < 0:
+            return client.update_item(**parameters)
+        item = client.get_item(
+            TableName=parameters['TableName'],
+            Key=parameters['Key'],
+            ConsistentRead=True,
+        )['Item']
+        error = {'Code': 'ConditionalCheckFailedException', 'Message': ''}
+        metadata = {'RetryAttempts': 0, 'HTTPStatusCode': 400}
+        raise ClientError(
+            {'Error': error, 'Item': item, 'ResponseMetadata': metadata},  # type: ignore
+            'UpdateItem',
+        )
+
+    store = make_store(
+        Interposed(client, update_item=update_item), lock_wait=5
+    )
+    create(store)
+    assert locked(store).items == {'n': 1}
+    refusals = 10**6
+    create(store, 'another')
+    store = make_store(
+        Interposed(client, update_item=update_item), lock_wait=0.1
+    )
+    with pytest.raises(SessionLockTimeout):
+        store.get_item_exclusive('another')

@@ -185,3 +185,30 @@ def test_optimistic_save_that_is_too_large_changes_nothing(
     with pytest.raises(SessionTooLarge):
         save_optimistically(store, store.get_item(ID), n=TOO_LARGE)
     assert raw(raw_item) == before
+
+
+def test_optimistic_save_of_an_item_that_became_corrupt_conflicts(
+    store: DynamoDBSessionStore,
+    other: DynamoDBSessionStore,
+    client: Any,
+    table: str,
+    raw_item: RawItem,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It was refused by a lock, and what is locked then is no session."""
+    create(store)
+    record = store.get_item(ID)
+    locked(other)
+    junk = raw(raw_item) | {'SessionItems': {'S': '{'}}
+
+    def save() -> None:
+        save_optimistically(store, record, n=2)
+
+    with ThreadPoolExecutor() as threads:
+        saved = threads.submit(save)
+        time.sleep(0.2)
+        del junk['LockId'], junk['LockDate']
+        client.put_item(TableName=table, Item=junk)
+    assert isinstance(saved.exception(), SessionConflict)
+    assert 'corrupt and counts as none: SessionItems' in caplog.text
+    assert 'LockId' not in raw(raw_item)

@@ -510,6 +510,38 @@ def test_session_removed_by_a_lost_reply_has_ended(
     assert 'Ended' in raw(raw_item)
 
 
+@pytest.mark.parametrize('is_moved', [True, False])
+def test_move_that_met_a_lock_first_knows_its_own_second_attempt(
+    is_moved: bool,
+    wire: Wire,
+    meanwhile: Callable[[str], Meanwhile],
+) -> None:
+    """It is refused by a lock; when that is gone, so is the session."""
+    create(wire.elsewhere)
+    record = wire.store.get_item(ID)
+    assert record is not None
+    lock_id = locked(wire.elsewhere).lock_id
+
+    def end() -> None:
+        locked_record = wire.elsewhere.get_item(ID)
+        assert locked_record is not None
+        locked_record.lock_id = lock_id
+        new_id = 'new' if is_moved else 'other'
+        wire.elsewhere.change_session_id(
+            ID, new_id, {'n': 2}, b'{"n":2}', locked_record
+        )
+
+    when_observed(wire, end)
+    if is_moved:
+        # a duplicate of the first attempt that came through late
+        wire.store.change_session_id(ID, 'new', {'n': 2}, b'{"n":2}', record)
+        assert items(wire.elsewhere, 'new') == {'n': 2}
+        return
+    with pytest.raises(SessionConflict):
+        wire.store.change_session_id(ID, 'new', {'n': 2}, b'{"n":2}', record)
+    assert items(wire.elsewhere, 'new') is None
+
+
 @pytest.mark.parametrize('exclusive', [True, False])
 @pytest.mark.parametrize('act', ['nothing', 'deleted'])
 def test_move_whose_reply_was_lost_leaves_one_session(

@@ -332,6 +332,26 @@ def test_reset_slides_and_leaves_the_lock_alone(
     store.set_and_release_item_exclusive(ID, {'n': 2}, lock_id)
 
 
+@pytest.mark.parametrize('is_known', [True, False])
+def test_reset_keeps_a_timeout_of_ones_own(
+    is_known: bool,
+    store: DynamoDBSessionStore,
+    plant: Plant,
+    raw_item: RawItem,
+) -> None:
+    plant(Expires=seconds(60), SessionTimeout={'N': '9000'})
+    record = store.get_item(ID) if is_known else None
+    store.reset_item_timeout(ID, record=record)
+    assert is_about(raw(raw_item)['Expires'], 9000)
+
+
+def test_reset_of_an_unknown_session_makes_none(
+    store: DynamoDBSessionStore, raw_item: RawItem
+) -> None:
+    store.reset_item_timeout(ID)
+    assert raw_item(ID) is None
+
+
 # -- applications ---------------------------------------------------------
 
 
