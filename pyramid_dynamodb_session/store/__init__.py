@@ -460,12 +460,14 @@ class DynamoDBSessionStore:
         """Lock a session whose save was refused by somebody else's lock."""
         try:
             return self.lock_unchanged(session_id, record)
-        except (SessionLockTimeout, SessionStoreUnavailable) as error:
-            if not failed.is_only_attempt:
-                raise error_of(Outcome.UNKNOWN, conflict()) from error
-            if isinstance(error, SessionStoreUnavailable):
-                error.outcome = 'not saved'
+        except SessionStoreUnavailable as error:
+            # a duplicate of the refused attempt may have come through since
+            error.outcome = 'unknown'
             raise
+        except SessionLockTimeout as error:
+            if failed.is_only_attempt:
+                raise
+            raise error_of(Outcome.UNKNOWN, conflict()) from error
 
     def lock_unchanged(self, session_id: str, record: SessionRecord) -> Found:
         """Lock a session that nobody has saved since it was read.

@@ -429,7 +429,7 @@ def test_lost_optimistic_save_that_waits_in_vain_is_unknown(
     assert isinstance(error.value.__cause__, SessionLockTimeout)
 
 
-def test_optimistic_save_that_can_not_wait_for_the_lock_is_not_saved(
+def test_optimistic_save_that_can_not_wait_for_the_lock_is_not_certain(
     wire: Wire,
 ) -> None:
     """Its only attempt was refused, then the store is gone."""
@@ -439,7 +439,7 @@ def test_optimistic_save_that_can_not_wait_for_the_lock_is_not_saved(
     wire.proxy.inject(RESET, 'GetItem', times=100)
     with pytest.raises(SessionStoreUnavailable) as error:
         save_optimistically(wire.store, record, n=2)
-    assert error.value.outcome == 'not saved'
+    assert error.value.outcome == 'unknown'
 
 
 @pytest.mark.parametrize(
