@@ -254,7 +254,7 @@ class Checker:
         if name is None:
             self._read_nothing(request, since, log)
             return
-        if not any((call.ended or now) >= since for call in request.calls):
+        if not any((call.ended or now) > since for call in request.calls):
             # it got the lock and the data from a request of its process,
             # and knows no more than DynamoDB has last confirmed of the lock
             since -= self.lease / 2
