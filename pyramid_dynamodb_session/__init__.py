@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from pyramid.config import PHASE1_CONFIG
@@ -25,9 +24,9 @@ from .errors import (
     SessionStoreUnavailable,
     SessionTooLarge,
 )
-from .factory import DynamoDBSessionFactory
+from .factory import DynamoDBSessionFactory, session_factory_from_settings
 from .session import DynamoDBSession
-from .settings import refuse_similar_prefixes
+from .settings import PREFIX
 from .states import load_session_view, session_state_view
 from .store import DynamoDBSessionStore
 
@@ -51,30 +50,9 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-PREFIX = 'dynamodb_session.'
 INCLUDE = "config.include('pyramid_dynamodb_session')"
 #: After every other action: no table is made for a wrong configuration.
 LAST = 10**6
-
-
-def session_factory_from_settings(
-    settings: Mapping[str, Any], prefix: str = PREFIX
-) -> DynamoDBSessionFactory:
-    """A session factory from the settings that bear the `prefix`.
-
-    Raises :class:`pyramid.exceptions.ConfigurationError` for an unknown key,
-    a value that can't be parsed, or a misspelt prefix. No call is made.
-    """
-    if prefix == PREFIX:
-        refuse_similar_prefixes(settings, prefix)
-    return DynamoDBSessionFactory.from_settings(
-        {
-            key: value
-            for key, value in settings.items()
-            if key.startswith(prefix)
-        },
-        prefix,
-    )
 
 
 def includeme(config: Any) -> None:

@@ -27,7 +27,13 @@ from .dynamodb.client import client_from_settings
 from .errors import SessionClosed, SessionError, SessionResponseError
 from .events import CookieRejected, SessionEvent, SessionUsed
 from .session import DynamoDBSession
-from .settings import STATES, FactorySettings, documents_settings
+from .settings import (
+    PREFIX,
+    STATES,
+    FactorySettings,
+    documents_settings,
+    refuse_similar_prefixes,
+)
 from .store import DynamoDBSessionStore
 from .unit_of_work import UnitOfWork
 
@@ -125,6 +131,26 @@ class DynamoDBSessionFactory:
                 f'one of {", ".join(STATES)}'
             )
         return state or self.settings.session_state
+
+
+def session_factory_from_settings(
+    settings: Mapping[str, Any], prefix: str = PREFIX
+) -> DynamoDBSessionFactory:
+    """A session factory from the settings that bear the `prefix`.
+
+    Raises :class:`pyramid.exceptions.ConfigurationError` for an unknown key,
+    a value that can't be parsed, or a misspelt prefix. No call is made.
+    """
+    if prefix == PREFIX:
+        refuse_similar_prefixes(settings, prefix)
+    return DynamoDBSessionFactory.from_settings(
+        {
+            key: value
+            for key, value in settings.items()
+            if key.startswith(prefix)
+        },
+        prefix,
+    )
 
 
 class RequestLifecycle:

@@ -23,6 +23,8 @@ from .serializer import JSONSerializer
 Settings = TypeVar('Settings', bound='StoreSettings')
 Documented = TypeVar('Documented', bound=type)
 
+#: What the names of all settings begin with.
+PREFIX = 'dynamodb_session.'
 STATES = ('exclusive', 'read_only', 'optimistic', 'disabled')
 
 

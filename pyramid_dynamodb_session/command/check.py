@@ -12,7 +12,6 @@ from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 
-from .. import PREFIX
 from ..dynamodb.client import (
     boto3_session,
     botocore_session,
@@ -22,6 +21,7 @@ from ..dynamodb.errors import REMEDIES, error_code
 from ..dynamodb.index import find_index, index_fault, index_status
 from ..dynamodb.table import hash_key_name, time_to_live
 from ..errors import SessionError
+from ..settings import PREFIX
 from ..store import DynamoDBSessionStore
 from ..store.item import hash_key, write_units
 from ..store.lease import CLOCK_SKEW

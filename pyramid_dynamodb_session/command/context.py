@@ -20,12 +20,13 @@ from pyramid.paster import get_appsettings
 from pyramid.scripts.common import parse_vars
 from pyramid.settings import aslist
 
-from .. import PREFIX, local, session_factory_from_settings
+from .. import local
 from ..dynamodb.calls import Calls
 from ..dynamodb.errors import remedy
 from ..dynamodb.table import describe
 from ..errors import SessionStoreUnavailable
-from ..settings import FactorySettings
+from ..factory import session_factory_from_settings
+from ..settings import PREFIX, FactorySettings
 from ..store.admin import StoredSessions
 from .output import UsageError
 

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from pyramid.exceptions import ConfigurationError
 
-from .. import PREFIX, local
+from .. import local
+from ..settings import PREFIX
 from .context import parse_overrides, read_settings
 from .output import Command, Result
 

@@ -7,10 +7,10 @@ import sys
 import time
 from typing import Any
 
-from .. import PREFIX
 from ..cookie import SESSION_ID
 from ..dynamodb.calls import Item
 from ..errors import SessionError
+from ..settings import PREFIX
 from ..store.admin import is_abandoned
 from ..store.item import (
     ITEM_LIMIT,

@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._recorder import Recorder, SessionSnapshot
 from ..dynamodb.calls import Calls, ConditionFailed, Item
@@ -59,9 +59,6 @@ from .locks import Locks, Save, VersionChanged
 from .outcome import Outcome, outcome_of_optimistic
 from .owners import OwnedSession, OwnedSessions, required_index
 from .purge import Purge
-
-if TYPE_CHECKING:
-    from ..session import DynamoDBSession
 
 log = logging.getLogger(__name__)
 
@@ -286,9 +283,7 @@ class DynamoDBSessionStore:
         """
         return iter(self._owned(owner))
 
-    def remove_sessions_of(
-        self, owner: str, keep: DynamoDBSession | None = None
-    ) -> int:
+    def remove_sessions_of(self, owner: str, keep: Any = None) -> int:
         """End all sessions of an `owner`; return how many that were.
 
         Each leaves a tombstone, as :meth:`remove_item` does, so that requests
@@ -306,14 +301,12 @@ class DynamoDBSessionStore:
         """
         return max(self.end_sessions_of(owner, keep), default=0)
 
-    def end_sessions_of(
-        self, owner: str, keep: DynamoDBSession | None = None
-    ) -> Iterator[int]:
+    def end_sessions_of(self, owner: str, keep: Any = None) -> Iterator[int]:
         """As :meth:`remove_sessions_of`; yields the number as it goes."""
         name = None if keep is None else self.name_of(keep)
         return self._owned(owner).end(name)
 
-    def name_of(self, session: DynamoDBSession) -> str | None:
+    def name_of(self, session: Any) -> str | None:
         """The table's key for a session, as in :meth:`sessions_of`.
 
         None until it is stored.
