@@ -150,6 +150,20 @@ def test_mapping_writes(opened: Open) -> None:
     assert session == {} and not session
 
 
+def test_mapping_merges_as_a_dict_does(opened: Open, saved: Any) -> None:
+    session = opened(saved(a=1, b=[2]))
+    copy = session.copy()
+    assert type(copy) is dict and copy == {'a': 1, 'b': [2]}
+    copy['a'] = 'of the copy'
+    assert session | {'b': 3} == {'a': 1, 'b': 3}
+    assert {'b': 3, 'c': 4} | session == {'a': 1, 'b': [2], 'c': 4}
+    same = session
+    session |= {'c': 4}
+    assert session is same
+    assert session == {'a': 1, 'b': [2], 'c': 4}
+    assert abs(session.expires - time.time() - 1200) < 10
+
+
 @pytest.mark.parametrize(
     'write',
     [

@@ -41,6 +41,7 @@ from .expressions import (
 from .item import (
     FORMAT,
     RECEIPTS,
+    RESERVE,
     CorruptItem,
     EndedSession,
     ItemCodec,
@@ -727,9 +728,10 @@ class DynamoDBSessionStore:
         size = overhead(self.table.key_name, len(name.encode()), tuple(data))
         if record.owner is not None:
             data['Owner'] = {'S': record.owner}
-        size += extra_size(record)
+            size += item_size({'Owner': data['Owner']})
+        lists = size_of_lists(record)
         data['SessionItems'] = self._codec.attribute(
-            payload, items, name, size
+            payload, items, name, size + lists, RESERVE - lists
         )
         if self._calls.recorder.listens:
             attribute = data['SessionItems']
@@ -808,16 +810,14 @@ def only_record(found: Found) -> SessionRecord | None:
     return found if isinstance(found, SessionRecord) else None
 
 
-def extra_size(record: SessionRecord) -> int:
-    """Bytes of the attributes that few sessions have."""
-    extra: Item = {}
-    if record.owner is not None:
-        extra['Owner'] = {'S': record.owner}
+def size_of_lists(record: SessionRecord) -> int:
+    """Bytes of what an item remembers of saves and take-overs."""
+    lists: Item = {}
     if record.receipts:
-        extra['SavedBy'] = {'S': ' '.join(record.receipts)}
+        lists['SavedBy'] = {'S': ' '.join(record.receipts)}
     if record.taken_over:
-        extra['TakenOver'] = {'S': ' '.join(map(str, record.taken_over))}
-    return item_size(extra)
+        lists['TakenOver'] = {'S': ' '.join(map(str, record.taken_over))}
+    return item_size(lists)
 
 
 def error_of(

@@ -22,7 +22,8 @@ PAYLOAD_LIMIT = 4 * 1024 * 1024
 #: How many take-overs, and how many saves, an item remembers.
 TAKE_OVERS = 8
 RECEIPTS = 16
-#: Bytes kept free for ``TakenOver`` and ``SavedBy``, which come later.
+#: Bytes that ``TakenOver`` and ``SavedBy`` may take; what they don't yet is
+#: kept free for them.
 RESERVE = 256
 #: DynamoDB bills a write by each started KB of the whole item.
 WRITE_UNIT = 1024
@@ -168,20 +169,25 @@ class ItemCodec:
         return None
 
     def attribute(
-        self, payload: bytes, items: Any, name: str, overhead: int
+        self,
+        payload: bytes,
+        items: Any,
+        name: str,
+        overhead: int,
+        reserve: int = RESERVE,
     ) -> dict[str, Any]:
         """``SessionItems`` of the item `name`, for `payload`.
 
         Text, as long as that is no write unit dearer than binary; `overhead`
-        is the size of all else in the item. Raises :class:`SessionTooLarge`
-        with the size and the largest keys.
+        is the size of all else in the item, `reserve` what must stay free.
+        Raises :class:`SessionTooLarge` with the size and the largest keys.
         """
         if self._cipher is None:
             attribute = smallest(payload, overhead)
         else:
             packed = zlib.compress(payload, 1)
             attribute = {'B': self._cipher.encrypt(packed, name)}
-        size = overhead + attribute_size(attribute) + RESERVE
+        size = overhead + attribute_size(attribute) + reserve
         if size > ITEM_LIMIT or len(payload) > PAYLOAD_LIMIT:
             raise self._too_large(items, size, len(payload))
         return attribute

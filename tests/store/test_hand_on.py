@@ -373,7 +373,9 @@ def test_hand_on_whose_first_attempt_is_lost_counts(
     proxy.clear()
     proxy.inject(fault, 'UpdateItem')
     line.go()
-    assert proxy.operations == ['UpdateItem'] * 4
+    # an engine may make us ask what stands where the condition failed
+    writes = [each for each in proxy.operations if each != 'GetItem']
+    assert writes == ['UpdateItem'] * 4
     assert proxy.failed_conditions == (1 if fault is LOSE_REPLY else 0)
     item = raw(raw_item)
     assert item['SessionItems'] == {'S': '{"n":3}'}
@@ -483,11 +485,12 @@ def test_optimistic_save_inherits_the_lock_if_nothing_was_saved(
         act(first)
     if first_writes:
         assert type(saved.exception()).__name__ == 'SessionConflict'
-        # what is handed on to who does not want it is released
-        assert wire.calls == ['update_item'] * 3
     else:
         saved.result()
-        assert wire.calls == ['update_item'] * 2
+    # what is handed on to who does not want it is released; an engine may
+    # make us ask what stands where the condition failed
+    writes = [call for call in wire.calls if call != 'get_item']
+    assert writes == ['update_item'] * (3 if first_writes else 2)
     assert items(counted) == {'n': 1 if first_writes else 9}
     record = locked(counted)
     counted.release_item_exclusive(ID, record.lock_id)
