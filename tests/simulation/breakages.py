@@ -164,11 +164,9 @@ BREAKAGES = (
     Breakage(
         'who gives up drops the lock that was on its way',
         'store.locks',
-        '        if held is not None:\n'
-        '            self.forget(calls, held.lock_id)\n'
+        '            ticket.process.holders.pop(held.lock_id, None)\n'
         '            self._pass_on',
-        '        if held is not None:\n'
-        '            self.forget(calls, held.lock_id)\n'
+        '            ticket.process.holders.pop(held.lock_id, None)\n'
         '            id',
     ),
     Breakage(
