@@ -12,6 +12,9 @@ from pyramid.response import Response
 from pyramid.session import SignedCookieSessionFactory
 from webtest import TestApp
 
+from pyramid_dynamodb_session import DynamoDBSession
+from pyramid_dynamodb_session.toolbar import SessionReport
+from pyramid_dynamodb_session.unit_of_work import UnitOfWork
 from tests.apps.small_app import ReleasedAtFirstSight, SmallApp, session_id
 from tests.apps.views import count, none, read
 from tests.support.chromium import Page
@@ -394,3 +397,11 @@ def test_panel_in_a_browser(
         assert (
             driver.execute_script(width) <= driver.get_window_size()['width']
         )
+
+
+def test_report_of_a_session_that_nobody_recorded_is_empty(
+    client: Any, settings: dict[str, str]
+) -> None:
+    app = SmallApp(client, settings)
+    report = SessionReport(DynamoDBSession(UnitOfWork(app.elsewhere)))
+    assert (report.calls, report.name, report.outcome) == ([], '', 'not used')
