@@ -119,6 +119,7 @@ class Reloading:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._written = 0
         with socket.create_server(('127.0.0.1', 0)) as listener:
             self._port = listener.getsockname()[1]
         self._cookie = ''
@@ -140,7 +141,10 @@ class Reloading:
     def write(self, version: int | str) -> None:
         """Change the file of the application."""
         path = self._folder / 'reloaded.py'
-        path.write_text(RELOADED_APP.format(version=version))
+        # of another size each time, or its bytecode of the same second counts
+        self._written += 1
+        text = RELOADED_APP.format(version=version)
+        path.write_text(f'{text}#{"-" * self._written}\n')
 
     def visit(self, version: int) -> int:
         """The count, as soon as the `version` of the application runs."""
