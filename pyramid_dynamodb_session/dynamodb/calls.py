@@ -140,7 +140,12 @@ class Calls:
             RETURN_ITEMS
         ):
             return failed.item
-        return self.read(name, ConsistentRead=True)
+        try:
+            return self.read(name, ConsistentRead=True)
+        except SessionStoreUnavailable as error:
+            # an earlier attempt of the write may have been carried out
+            error.outcome = 'unknown'
+            raise
 
     def send(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """Call the client; again, if a transaction is in the way."""
