@@ -48,8 +48,7 @@ except ImportError:
 
 log = logging.getLogger(__name__)
 
-#: Where a request keeps its life cycles, its view's state, and whether one of
-#: its views is running.
+#: Where a request keeps its life cycles, and the state of its view.
 LIFECYCLES = '_dynamodb_session_lifecycles'
 STATE = '_dynamodb_session_state'
 #: Where the environment keeps the ids that earlier attempts of pyramid_retry
@@ -440,8 +439,8 @@ def session_tween_factory(
             response = error_response(request, error)
         if STORED_IDS in request.environ:
             # stored by an earlier attempt: the browser must learn the id
-            for factory in registry.getUtilitiesFor(ISessionFactory):
-                factory[1](request)
+            for _, factory in registry.getUtilitiesFor(ISessionFactory):
+                factory(request)
         for lifecycle in tuple(lifecycles_of(request).values()):
             response = lifecycle.finish(request, response)
         return response

@@ -197,20 +197,13 @@ class Locks:
             return self._acquire(calls, ticket, deadline, version)
         record = held.record
         if version not in (None, record.version):
-            raise VersionChanged(self._version_item(record))
+            raise VersionChanged(version_item(record))
         ticket.process.holders[held.lock_id] = ticket
         return dataclasses.replace(
             record,
             items=self._codec.loads(record.payload),
             lock_id=held.lock_id,
         )
-
-    def _version_item(self, record: SessionRecord) -> Item:
-        """What an item of this `record` tells of who has saved it."""
-        return {
-            'Version': number(record.version),
-            'SavedBy': {'S': ' '.join(record.receipts)},
-        }
 
     def _acquire(
         self,
@@ -640,6 +633,14 @@ class Locks:
 
 class HandOnFailed(Exception):
     """A save was carried out, but the lock is not with the next in line."""
+
+
+def version_item(record: SessionRecord) -> Item:
+    """What an item of this `record` tells of who has saved it."""
+    return {
+        'Version': number(record.version),
+        'SavedBy': {'S': ' '.join(record.receipts)},
+    }
 
 
 def version_differs(item: Item, version: int | None) -> bool:
