@@ -1,4 +1,4 @@
-"""What the fuzzers throw bytes at: decoders that must never be surprised."""
+"""The fuzzed decoders: any bytes give a value or a documented error."""
 
 from __future__ import annotations
 
