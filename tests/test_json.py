@@ -51,6 +51,20 @@ def test_python_without_that_c_encoder_encodes_as_well(
     assert encode({'a': [1, 1j]}) == '{"a":[1,"1j"]}'
 
 
+def test_the_c_encoder_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = json.encoder.c_make_encoder
+    made = []
+
+    def counted(*arguments: Any) -> Any:
+        made.append(arguments)
+        return make(*arguments)
+
+    monkeypatch.setattr(json.encoder, 'c_make_encoder', counted)
+    encode = encode_function(ENCODERS[0])
+    assert [encode(number) for number in range(3)] == ['0', '1', '2']
+    assert len(made) == 1
+
+
 def test_value_within_itself_is_no_endless_text() -> None:
     endless: list[Any] = []
     endless.append(endless)
