@@ -61,7 +61,7 @@ class JSONSerializer:
         """Serialize.
 
         Raises :class:`UnserializableValue` for a type that can't be stored,
-        RecursionError for a value within itself.
+        ValueError or RecursionError for a value within itself.
         """
         try:
             return encode(obj, encode_utf8).encode()
@@ -228,17 +228,10 @@ def untagged(found: dict[str, Any]) -> Any:
 
 
 encode_utf8 = encode_function(
-    json.JSONEncoder(
-        ensure_ascii=False,
-        separators=(',', ':'),
-        default=tagged,
-        check_circular=False,
-    )
+    json.JSONEncoder(ensure_ascii=False, separators=(',', ':'), default=tagged)
 )
 encode_ascii = encode_function(
-    json.JSONEncoder(
-        separators=(',', ':'), default=tagged, check_circular=False
-    )
+    json.JSONEncoder(separators=(',', ':'), default=tagged)
 )
 DECODER = json.JSONDecoder()
 TAG_DECODER = json.JSONDecoder(object_hook=untagged)

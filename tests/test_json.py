@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyramid_dynamodb_session._json import decode, encode_function
+from pyramid_dynamodb_session.serializer import JSONSerializer
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 VALUES = st.recursive(
@@ -27,14 +28,19 @@ ENCODERS = [
         ensure_ascii=ensure_ascii,
         separators=(',', ':'),
         default=repr,
-        check_circular=False,
+        check_circular=check_circular,
     )
     for ensure_ascii in (True, False)
+    for check_circular in (False, True)
 ]
 
 
 @given(value=VALUES)
-@pytest.mark.parametrize('encoder', ENCODERS, ids=['ascii', 'UTF-8'])
+@pytest.mark.parametrize(
+    'encoder',
+    ENCODERS,
+    ids=['ASCII', 'ASCII, checked', 'UTF-8', 'UTF-8, checked'],
+)
 def test_values_are_encoded_as_the_encoder_does(
     encoder: json.JSONEncoder, value: Any
 ) -> None:
@@ -65,11 +71,29 @@ def test_the_c_encoder_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(made) == 1
 
 
-def test_value_within_itself_is_no_endless_text() -> None:
+@pytest.mark.parametrize(
+    ('encoder', 'error'),
+    [(ENCODERS[0], RecursionError), (ENCODERS[1], ValueError)],
+    ids=['unchecked', 'checked'],
+)
+def test_value_within_itself_is_an_error(
+    encoder: json.JSONEncoder, error: type[Exception]
+) -> None:
     endless: list[Any] = []
     endless.append(endless)
-    with pytest.raises(RecursionError):
-        encode_function(ENCODERS[0])(endless)
+    encode = encode_function(encoder)
+    for _ in range(2):
+        with pytest.raises(error):
+            encode(endless)
+    assert encode([1, [1]]) == '[1,[1]]'
+
+
+def test_session_within_itself_is_found_before_it_fills_the_memory() -> None:
+    """Each level repeats what stands beside it."""
+    session: dict[str, Any] = {'text': 'x' * 100_000}
+    session['session'] = session
+    with pytest.raises(ValueError, match='Circular'):
+        JSONSerializer().dumps(session)
 
 
 @pytest.mark.parametrize('text', ['', '{', '{} {}', 'nonsense'])
