@@ -429,7 +429,8 @@ def test_lock_taken_before_a_read_only_view_is_given_back_before_it_loads(
     app.config.set_root_factory(root_factory)
     app.add(look, load_session=True, session_state='read_only')
     browser = opened(app)
-    assert browser.get('/look').json == {'n': 1, 'seen': True}
+    expected = {'n': 1, 'seen': True}
+    assert browser.get('/look').json == expected == app.stored(browser)
     assert app.calls() == ['update_item'] * 2
 
 
