@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from pyramid_dynamodb_session.store import owners
 from tests.apps.small_app import PREFIX, SmallApp, session_id
 from tests.apps.views import count, read
 from tests.support.database import Voter
+from tests.support.docs_pages import page
 from tests.support.together import wait_until
 
 OWNER = 'anna'
@@ -53,6 +56,13 @@ def make(client: Any, settings: dict[str, str], indexed_table: str) -> Make:
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(16) as threads:
         yield threads
+
+
+@pytest.fixture
+def documented() -> Iterator[ModuleType]:
+    """The code of the page on logging in."""
+    yield page('login').run()
+    del sys.modules['shop']
 
 
 def log_in(request: Any) -> Any:
@@ -193,6 +203,41 @@ def test_sessions_that_were_ended_stay_so_if_the_transaction_aborts(
     # the one that was to be kept was, with its owner
     assert here.get('/read').json == {'n': 1}
     assert owned(app) == [app.name(here)]
+
+
+@pytest.mark.parametrize(
+    ('then', 'status', 'committed'),
+    [
+        (succeed, 200, True),
+        (doom, 200, False),
+        (raise_unanswered, None, False),
+        (fail_at_vote, None, False),
+        (fail_once, 200, True),
+    ],
+)
+def test_sessions_are_ended_after_the_commit_by_the_hook_on_the_page(
+    then: Callable[[Any], None],
+    status: int | None,
+    committed: bool,
+    make: Make,
+    documented: ModuleType,
+) -> None:
+    def change_password(request: Any) -> Any:
+        request.session.regenerate_id()
+        documented.end_others_after_commit(request, OWNER)
+        then(request)
+        return {}
+
+    app = make('pyramid_tm', 'pyramid_retry')
+    app.add(change_password)
+    here = opened(app)
+    here.get('/log_in')
+    there = other_browser(app)
+    assert status_of(here, '/change_password') == status
+    assert there.get('/read').json == ({} if committed else {'n': 1})
+    assert here.get('/read').json == {'n': 1}
+    assert app.name(here) in owned(app)
+    assert len(owned(app)) == (1 if committed else 2)
 
 
 @pytest.mark.parametrize('retries', [True, False])
