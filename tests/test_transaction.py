@@ -756,7 +756,7 @@ def test_store_that_is_gone_when_a_lock_is_to_be_confirmed(shop: Shop) -> None:
         shop.fail()
         time.sleep(0.3)
 
-    shop.make((RETRY,), lock_lease=0.4)
+    shop.make((RETRY,), lock_lease=0.4, lock_wait=60)
     browser = placing(shop, lose)
     response = browser.get('/order', status=503)
     assert COMMITTED not in response.text
