@@ -635,3 +635,57 @@ def test_discarded_attempt_hands_the_lock_on(
     assert sorted(other.result().json['n'] for other in others) == [2, 3]
     assert app.stored(browser) == {'n': 103}
     assert not app.is_locked(browser)
+
+
+@pytest.mark.parametrize('writes', [True, False])
+def test_those_who_wait_for_a_session_whose_owner_is_signed_out(
+    writes: bool, make: Make, threads: ThreadPoolExecutor
+) -> None:
+    """Its holder and they learn of it, and none waits for a lease."""
+    others: list[Future[Any]] = []
+
+    def end(request: Any) -> Any:
+        line = Line(app, browser, threads)
+        line._length = 1
+        request.session['n'] += writes
+        others.extend(map(line.enter, ['/count', '/read', '/count']))
+        assert app.factory.store.remove_sessions_of(OWNER) == 1
+        return {}
+
+    app = make()
+    app.add(end)
+    browser = opened(app)
+    browser.get('/log_in')
+    browser.get('/end', status=409 if writes else 200)
+    answers = [other.result() for other in others]
+    assert [answer.status_int for answer in answers] == [409, 200, 409]
+    assert answers[1].json == {}
+    for answer in answers:
+        assert not set_cookies(answer)
+    assert owned(app) == []
+    assert waiting(app) == 0
+
+
+def test_who_waits_behind_a_reader_may_see_what_has_been_ended_meanwhile(
+    make: Make, threads: ThreadPoolExecutor
+) -> None:
+    """The lock is handed on without a call; a save finds out."""
+    others: list[Future[Any]] = []
+
+    def look(request: Any) -> Any:
+        line = Line(app, browser, threads)
+        line._length = 1
+        len(request.session)
+        others.extend(map(line.enter, ['/read', '/count', '/read']))
+        assert app.factory.store.remove_sessions_of(OWNER) == 1
+        return {}
+
+    app = make()
+    app.add(look)
+    browser = opened(app)
+    browser.get('/log_in')
+    browser.get('/look')
+    answers = [other.result() for other in others]
+    assert [answer.status_int for answer in answers] == [200, 409, 200]
+    assert [answers[0].json, answers[2].json] == [{'n': 1}, {}]
+    assert browser.get('/read').json == {}
