@@ -224,8 +224,9 @@ def test_what_can_not_be_carried_over_is_reported(
     good, bad = shop.old(), shop.old()
     good.get('/fill')
     bad.get('/hold_object')
-    old = {'m': {}, 'c': 1, 'v': 1, 'x': time.time() - 1}
-    server.set('expired-and-its-secret', pickle.dumps(old))
+    old = {'m': {}, 'c': 1, 'v': 1, 'x': time.time() + 600}
+    expired = {**old, 'x': time.time() - 1}
+    server.set('expired-and-its-secret', pickle.dumps(expired))
     server.set('version2-and-its-secret', pickle.dumps({**old, 'v': 2}))
     server.set('garbage-and-its-secret', b'\xff')
     server.set('numbers-and-its-secret', pickle.dumps(7))
