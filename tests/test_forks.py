@@ -53,3 +53,20 @@ def test_fork_waits_for_no_thread_of_its_parent() -> None:
         assert not made.done()
         go_on.set()
     assert made.result() == os.getpid()
+
+
+@pytest.mark.parametrize('how', ['python', 'c'])
+def test_view_that_forks_keeps_its_lock_and_those_who_wait(
+    how: str, settings: dict[str, str]
+) -> None:
+    module = 'tests.apps.fork_in_view'
+    done = subprocess.run(
+        [sys.executable, '-m', module, json.dumps(settings), how],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stdout
+    assert 'a forked process neither saves nor unlocks' in done.stdout

@@ -756,7 +756,7 @@ def test_store_that_is_gone_when_a_lock_is_to_be_confirmed(shop: Shop) -> None:
         shop.fail()
         time.sleep(0.3)
 
-    shop.make((RETRY,), lock_lease=0.4)
+    shop.make((RETRY,), lock_lease=0.4, lock_wait=60)
     browser = placing(shop, lose)
     response = browser.get('/order', status=503)
     assert COMMITTED not in response.text
@@ -988,8 +988,9 @@ def test_order_of_locks(loads: bool, shop: Shop) -> None:
     Each has what the other waits for, unless the session is loaded first.
     """
     has_row, has_session = threading.Event(), threading.Event()
-    # seconds in which the other one does not come, if it has to wait
-    pause = 0.3 if loads else 10
+    # seconds in which the other one does not come, if it has to wait; or
+    # until it comes, however busy the machine is
+    pause = 0.3 if loads else 60
 
     def lock_row(request: Any) -> None:
         request.db.execute(update(Customer).values(orders=Customer.orders + 1))
@@ -1010,7 +1011,7 @@ def test_order_of_locks(loads: bool, shop: Shop) -> None:
     with Session(shop.engine) as session:
         session.add(Customer(id=1))
         session.commit()
-    shop.make(lock_wait=15 if loads else 1)
+    shop.make(lock_wait=60 if loads else 1)
     shop.app.add(row_first, session_first, load_session=loads)
     shop.open()
 

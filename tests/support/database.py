@@ -64,7 +64,12 @@ def sqlite(folder: Path) -> Iterator[Engine]:
 def sqlite_engine(url: str) -> Engine:
     """Transactions are SQLite's own, not what its driver makes of them."""
     # a connection whose COMMIT has failed is no good for another transaction
-    engine = create_engine(url, poolclass=NullPool)
+    engine = create_engine(
+        url,
+        poolclass=NullPool,
+        # seconds, for a lock: its own five pass on a busy machine
+        connect_args={'timeout': 60},
+    )
 
     def on_connect(connection: Any, record: Any) -> None:
         connection.isolation_level = None
