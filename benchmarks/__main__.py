@@ -19,7 +19,7 @@ from .worker import ROOT
 
 def main() -> None:
     arguments = parsed()
-    results = earlier(arguments.results)
+    results = earlier_results(arguments.results)
     if not arguments.report:
         with contextlib.ExitStack() as stack:
             bench = set_up(arguments, stack)
@@ -99,7 +99,7 @@ def parsed() -> argparse.Namespace:
     return arguments
 
 
-def earlier(path: Path | None) -> dict[str, Any]:
+def earlier_results(path: Path | None) -> dict[str, Any]:
     if path is None or not path.exists():
         return {}
     return report.of_contenders(json.loads(path.read_text()))
@@ -119,6 +119,9 @@ def set_up(arguments: argparse.Namespace, stack: Any) -> Bench:
         for field in fields(Effort)
         if getattr(arguments, field.name, None) is not None
     }
+    earlier = ''
+    if any(CONTENDERS[name].is_earlier for name in arguments.only):
+        earlier = stack.enter_context(engines.earlier_version())
     effort = QUICK if arguments.quick else Effort()
     return Bench(
         names=arguments.only,
@@ -130,6 +133,7 @@ def set_up(arguments: argparse.Namespace, stack: Any) -> Bench:
             if 'redis' in stores
             else 0,
             prefix=f'bench-{uuid.uuid4().hex[:8]}',
+            earlier=earlier,
         ),
     )
 

@@ -30,6 +30,10 @@ class Options:
     redis_port: int
     prefix: str = 'bench'
     poll: tuple[float, float] = JITTER
+    #: The authority to trust, where both speak TLS.
+    authority: str = ''
+    #: The directory of the earlier version of the package.
+    earlier: str = ''
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Contender:
     store: str = 'dynamodb'
     color: str = 'gray'
     is_floor: bool = False
+    #: Is it the package as it was, from ``Options.earlier``?
+    is_earlier: bool = False
 
 
 def cart(size: int) -> list[dict[str, Any]]:
@@ -117,34 +123,38 @@ class SessionViews:
         return self.response('0')
 
 
-def ours(transport: str) -> Callable[[Options], Any]:
+def ours(transport: str, table: str = 'ours') -> Callable[[Options], Any]:
     def make(options: Options) -> Any:
         def set_up(config: Any) -> dict[str, str]:
             config.include('pyramid_dynamodb_session')
             return {'read': 'read_only', 'none': 'disabled'}
 
+        settings = our_settings(options, transport, table)
         return pyramid_app(
-            set_up, **our_settings(options, 'dynamodb_session.', transport)
+            set_up,
+            **{
+                f'dynamodb_session.{name}': value
+                for name, value in settings.items()
+            },
         )
 
     return make
 
 
 def our_settings(
-    options: Options, prefix: str, transport: str
+    options: Options, transport: str, table: str
 ) -> dict[str, str]:
-    settings = {
+    return {
         **KEYS,
         'region': REGION,
         'endpoint_url': options.endpoint,
-        'table': f'{options.prefix}-ours',
+        'table': f'{options.prefix}-{table}',
         'on_demand_capacity': 'true',
         'application': 'shop',
         'transport': transport,
         # 32 contend for one session
         'lock_queue_limit': '64',
     }
-    return {prefix + name: value for name, value in settings.items()}
 
 
 def signed_cookie(options: Options) -> Any:
@@ -155,12 +165,16 @@ def signed_cookie(options: Options) -> Any:
 
 
 def redis_sessions(options: Options) -> Any:
+    url = f'://127.0.0.1:{options.redis_port}/0'
+    if options.authority:
+        url = f'rediss{url}?ssl_ca_certs={options.authority}'
+    else:
+        url = f'redis{url}'
     return pyramid_app(
         lambda config: config.include('pyramid_session_redis'),
         **{
             'redis.sessions.secret': 'a secret of the benchmark',
-            'redis.sessions.redis_host': '127.0.0.1',
-            'redis.sessions.redis_port': options.redis_port,
+            'redis.sessions.redis_url': url,
         },
     )
 
@@ -385,11 +399,12 @@ class BarePycurl:
 
     exceptions.ConditionalCheckFailedException = Refused
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, authority: str = '') -> None:
         import pycurl
 
         self.pycurl = pycurl
         self.endpoint = endpoint
+        self.authority = authority
         self.local = threading.local()
         self.headers = {
             operation: [
@@ -437,6 +452,8 @@ class BarePycurl:
             c.NOSIGNAL: 1,
         }.items():
             curl.setopt(option, value)
+        if self.authority:
+            curl.setopt(c.CAINFO, self.authority)
         return curl, body
 
 
@@ -452,7 +469,7 @@ def tuned_client(options: Options) -> Any:
     from pyramid_dynamodb_session.dynamodb.client import make_client
     from pyramid_dynamodb_session.settings import FactorySettings
 
-    settings = our_settings(options, '', 'boto3')
+    settings = our_settings(options, 'boto3', 'ours')
     client = make_client(FactorySettings.parse(settings))
     create_table(client, f'{options.prefix}-floor', 'SessionId', 'S')
     return client
@@ -464,7 +481,8 @@ def floor_boto3(options: Options) -> Any:
 
 def floor_pycurl(options: Options) -> Any:
     tuned_client(options)
-    return floor_app(BarePycurl(options.endpoint), options)
+    client = BarePycurl(options.endpoint, options.authority)
+    return floor_app(client, options)
 
 
 CONTENDERS = {
@@ -482,6 +500,18 @@ CONTENDERS = {
         is_floor=True,
     ),
     'direct': Contender('ours, direct', ours('direct'), color='#d62728'),
+    'earlier-boto3': Contender(
+        'earlier version, boto3',
+        ours('boto3', 'earlier'),
+        color='#aec7e8',
+        is_earlier=True,
+    ),
+    'earlier-curl': Contender(
+        'earlier version, libcurl',
+        ours('curl', 'earlier'),
+        color='#ff9896',
+        is_earlier=True,
+    ),
     'luhn': Contender('pyramid_dynamodb_sessions', luhns, color='#2ca02c'),
     'flask': Contender(
         'Flask-Session, DynamoDB', flask_session, color='#9467bd'

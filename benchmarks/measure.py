@@ -10,7 +10,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,12 +18,13 @@ from . import engines
 from .apps import (
     CONTENDERS,
     EVERY_HALF_SECOND,
+    JITTER,
     BarePycurl,
     Options,
     cart,
 )
 from .counting import CountingProxy
-from .load import Jar, load
+from .load import Jar, Load, load
 from .worker import ROOT, Worker, environment
 
 try:
@@ -36,6 +37,9 @@ except ImportError:
 
 
 OURS = ('boto3', 'direct')
+EARLIER = ('earlier-boto3', 'earlier-curl')
+#: Milliseconds for which contending requests hold their session.
+HOLDS = (0, 5, 50)
 #: Bytes of JSON: a cart of 20 lines.
 CART = 1500
 KILOBYTE = 1024
@@ -88,21 +92,32 @@ class Bench:
     asked: list[str] = field(default_factory=list)
 
     def steps(self, steps: Iterable[Any], what: str) -> Iterable[Any]:
-        return tqdm(list(steps), desc=what, leave=False, dynamic_ncols=True)
+        return tqdm(
+            list(steps),
+            desc=what,
+            leave=False,
+            dynamic_ncols=True,
+            disable=None,
+        )
 
     def of_these(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self.names]
+
+    @property
+    def current(self) -> list[str]:
+        """All but the earlier version, which takes part where it differs."""
+        return [name for name in self.names if name not in EARLIER]
 
     @contextlib.contextmanager
     def workers(
         self, names: Iterable[str] | None = None, **options: Any
     ) -> Iterator[dict[str, Worker]]:
-        """A process for each contender."""
+        """A process for each contender; all current ones if not given."""
         given = replace(self.options, **options)
         with contextlib.ExitStack() as stack:
             yield {
                 name: stack.enter_context(Worker(name, given))
-                for name in (self.names if names is None else names)
+                for name in (self.current if names is None else names)
             }
 
 
@@ -119,23 +134,47 @@ REQUESTS = {
 
 
 def takes_part(name: str, request: str) -> bool:
+    locks = (*OURS, *EARLIER)
     return request != 'read under the lock' or (
-        name in OURS or CONTENDERS[name].is_floor
+        name in locks or CONTENDERS[name].is_floor
     )
 
 
 def cpu(bench: Bench) -> Any:
     """CPU microseconds per request: a list of rounds for each run."""
+    return cpu_of(bench, bench.names, 'CPU')
+
+
+def tls(bench: Bench) -> Any:
+    """The same where the stores speak TLS."""
+    names = [name for name in bench.current if CONTENDERS[name].store]
+    targets = [int(bench.options.endpoint.rpartition(':')[2])]
+    if bench.options.redis_port:
+        targets.append(bench.options.redis_port)
+    with engines.tls(*targets) as (ports, authority):
+        return cpu_of(
+            bench,
+            names,
+            'CPU over TLS',
+            endpoint=f'https://127.0.0.1:{ports[0]}',
+            redis_port=ports[-1],
+            authority=str(authority),
+        )
+
+
+def cpu_of(
+    bench: Bench, names: Sequence[str], what: str, **options: Any
+) -> Any:
     result: dict[str, dict[str, list[list[float]]]] = {
-        name: {} for name in bench.names
+        name: {} for name in names
     }
     effort = bench.effort
     rounds = [(a, b) for a in range(effort.runs) for b in range(effort.rounds)]
-    with bench.workers() as workers:
+    with bench.workers(names, **options) as workers:
         for worker in workers.values():
             worker.visit('cart')
             worker.requests('/fill', 1, str(CART))
-        for run, number in bench.steps(rounds, 'CPU'):
+        for run, number in bench.steps(rounds, what):
             for name, worker in workers.items():
                 times = measured_once(name, worker, effort.batch, number == 0)
                 for request, microseconds in times.items():
@@ -169,7 +208,7 @@ def calls(bench: Bench) -> Any:
     result: dict[str, dict[str, Any]] = {}
     count = 10
     with CountingProxy(bench.options.endpoint) as proxy:
-        for name in bench.steps(bench.names, 'calls and units'):
+        for name in bench.steps(bench.current, 'calls and units'):
             with bench.workers([name], endpoint=proxy.url) as workers:
                 worker = workers[name]
                 worker.visit('cart')
@@ -248,7 +287,7 @@ def throughput(bench: Bench) -> Any:
 
 def threads(bench: Bench) -> Any:
     """Requests per second with as many clients as threads."""
-    result: dict[str, Any] = {name: {} for name in bench.names}
+    result: dict[str, Any] = {name: {} for name in bench.current}
     effort = bench.effort
     with slow_stores(bench) as slow:
         for count in bench.steps(effort.threads, 'threads'):
@@ -299,61 +338,113 @@ def survival(bench: Bench) -> Any:
     return result
 
 
-#: Who contends, from how many processes, with which options.
-CONTESTS: dict[str, tuple[str, int, dict[str, Any]]] = {
-    'ours, boto3, one process': ('boto3', 1, {}),
-    'ours, direct, one process': ('direct', 1, {}),
-    'ours, boto3, four processes': ('boto3', 4, {}),
-    'ours, direct, four processes': ('direct', 4, {}),
-    'lock polled by writes, jittered': ('floor-boto3', 1, {}),
-    'lock polled by writes, every 500 ms': (
-        'floor-boto3',
-        1,
-        {'poll': EVERY_HALF_SECOND},
+@dataclass(frozen=True)
+class Contest:
+    """Who contends for one session, from how many processes."""
+
+    contender: str
+    processes: int = 1
+    poll: tuple[float, float] = JITTER
+    holds: Sequence[int] = HOLDS
+    #: At most so many requests at once: what takes long enough as it is.
+    most: int = 64
+
+
+#: By what the tables call them.
+CONTESTS = {
+    f'{CONTENDERS[name].label}, {count}': Contest(name, processes)
+    for count, processes in (('one process', 1), ('four processes', 4))
+    for name in (*OURS, *EARLIER)
+} | {
+    'lock polled by writes, jittered': Contest('floor-boto3'),
+    'lock polled by writes, every 500 ms': Contest(
+        'floor-boto3', poll=EVERY_HALF_SECOND, holds=HOLDS[-1:], most=8
     ),
 }
 
 
+@dataclass(frozen=True)
+class Burst:
+    """So many requests of one session at once; each holds it for `hold`."""
+
+    contest: str
+    hold: int
+    count: int
+
+
 def contention(bench: Bench) -> Any:
-    """What it takes until so many requests of one session are done."""
+    """What it takes until so many requests of one session are done.
+
+    The time is taken in one series of bursts; the calls are counted in
+    another, as the proxy that counts them takes time itself.
+    """
     result: dict[str, Any] = {}
-    hold, effort = 50, bench.effort
-    for contest, (name, processes, options) in bench.steps(
-        CONTESTS.items(), 'contention'
-    ):
-        if name not in bench.names:
-            continue
-        with (
-            CountingProxy(bench.options.endpoint) as proxy,
-            contextlib.ExitStack() as stack,
-        ):
-            given = replace(bench.options, endpoint=proxy.url, **options)
-            ports = [
-                stack.enter_context(Worker(name, given)).serve(
-                    max(effort.contending)
-                )
-                for _ in range(processes)
-            ]
-            for count in effort.contending:
-                for _ in range(effort.loads):
-                    jar = Jar()
-                    ask = {'jar': jar, 'warm_up': False}
-                    for port in ports:
-                        load([port], 1, '/write', count=1, **ask)
-                    proxy.clear()
-                    done = load(
-                        ports, count, f'/hold?{hold}', count=count, **ask
-                    )
-                    result.setdefault(contest, {}).setdefault(
-                        str(count), []
-                    ).append(
-                        {
-                            'ms': done.elapsed * 1e3,
-                            'failed': done.failed,
-                            **proxy.sums(),
-                        }
-                    )
+    with slow_stores(bench) as slow:
+        for burst, ports in bursts(bench, 'contention', slow):
+            done = burst_of(ports, burst, lambda: None)
+            note(result, burst, ms=done.elapsed * 1e3, failed=done.failed)
+        with CountingProxy(slow['endpoint']) as proxy:
+            options = {'endpoint': proxy.url}
+            for burst, ports in bursts(bench, 'calls of bursts', options):
+                burst_of(ports, burst, proxy.clear)
+                note(result, burst, **proxy.sums())
     return result
+
+
+def bursts(
+    bench: Bench, what: str, options: dict[str, Any]
+) -> Iterator[tuple[Burst, list[int]]]:
+    """Each burst in its turn, and the ports of those who serve it."""
+    contests = {
+        name: contest
+        for name, contest in CONTESTS.items()
+        if contest.contender in bench.names
+    }
+    effort = bench.effort
+    turns = [
+        Burst(name, hold, count)
+        for hold in HOLDS
+        for _ in range(effort.loads)
+        for count in effort.contending
+        for name, contest in contests.items()
+        if hold in contest.holds and count <= contest.most
+    ]
+    with contextlib.ExitStack() as stack:
+        ports = {
+            name: [
+                stack.enter_context(
+                    Worker(
+                        contest.contender,
+                        replace(bench.options, poll=contest.poll, **options),
+                    )
+                ).serve(max(effort.contending))
+                for _ in range(contest.processes)
+            ]
+            for name, contest in contests.items()
+        }
+        for burst in bench.steps(turns, what):
+            yield burst, ports[burst.contest]
+
+
+def burst_of(
+    ports: list[int], burst: Burst, begin: Callable[[], None]
+) -> Load:
+    """A burst of a new session, once each process has connected."""
+    ask: dict[str, Any] = {'jar': Jar(), 'warm_up': False}
+    for port in ports:
+        load([port], 1, '/write', count=1, **ask)
+    begin()
+    path = f'/hold?{burst.hold}'
+    return load(ports, burst.count, path, count=burst.count, **ask)
+
+
+def note(result: dict[str, Any], burst: Burst, **found: float) -> None:
+    """Add what was found in a burst to the result."""
+    contests = result.setdefault(str(burst.hold), {})
+    counts = contests.setdefault(burst.contest, {})
+    lists = counts.setdefault(str(burst.count), {})
+    for what, value in found.items():
+        lists.setdefault(what, []).append(value)
 
 
 # -- as work grows ---------------------------------------------------------
@@ -463,6 +554,7 @@ def fill_table(endpoint: str, table: str, numbers: range) -> None:
 
 MODULES = {
     'boto3': 'pyramid_dynamodb_session',
+    'direct': 'pyramid_dynamodb_session',
     'luhn': 'pyramid_dynamodb_sessions',
     'flask': 'flask_session.dynamodb',
     'redis': 'pyramid_session_redis',
@@ -483,9 +575,9 @@ print(json.dumps({{
 
 def start(bench: Bench) -> Any:
     """Milliseconds to import, to make the application, to answer first."""
-    result: dict[str, Any] = {name: [] for name in bench.names}
+    result: dict[str, Any] = {name: [] for name in bench.current}
     for _ in bench.steps(range(bench.effort.loads), 'start'):
-        for name in bench.names:
+        for name in bench.current:
             with bench.workers([name]) as workers:
                 worker = workers[name]
                 later = sorted(worker.times('/write', bench.effort.batch))
@@ -540,6 +632,7 @@ def soak(bench: Bench) -> Any:
 
 SECTIONS: dict[str, Callable[[Bench], Any]] = {
     'cpu': cpu,
+    'tls': tls,
     'calls': calls,
     'throughput': throughput,
     'survival': survival,

@@ -34,7 +34,7 @@ class Worker:
                 json.dumps(dataclasses.asdict(options)),
             ],
             cwd=ROOT,
-            env=environment(),
+            env=environment(options.authority),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -76,14 +76,19 @@ class Worker:
         return json.loads(line)
 
 
-def environment() -> dict[str, str]:
-    """What a process is started with: nothing that is this machine's."""
+def environment(authority: str = '') -> dict[str, str]:
+    """What a process is started with: nothing that is this machine's.
+
+    :param authority: the file of the authority that it trusts, if any
+    """
     kept = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(('AWS_', 'COVERAGE'))
         and key != 'PYTHONDONTWRITEBYTECODE'
     }
+    if authority:
+        kept['AWS_CA_BUNDLE'] = authority
     return kept | {
         'AWS_EC2_METADATA_DISABLED': 'true',
         'NO_PROXY': '127.0.0.1,localhost',
@@ -206,8 +211,12 @@ def main(name: str, options: str) -> None:
     import pyramid.config
     import pyramid.response  # noqa: F401
 
+    contender = CONTENDERS[name]
+    if contender.is_earlier:
+        # before the directory that this runs in, which PYTHONPATH is not
+        sys.path.insert(0, given['earlier'])
     start = time.perf_counter()
-    contest = Contest(CONTENDERS[name].make(Options(**given)))
+    contest = Contest(contender.make(Options(**given)))
     app = time.perf_counter()
     contest.requests('/write', 1)
     first = time.perf_counter()
