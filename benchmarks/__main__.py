@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def write_page(results: report.Results, docs: Path) -> None:
-    """Write the page of the docs, and its plots."""
+    """Write the page of the docs, its plots, and the figures elsewhere."""
     # matplotlib is for those who want pictures
     from .plots import draw
 
@@ -45,6 +45,8 @@ def write_page(results: report.Results, docs: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     draw(results, directory)
     (docs / 'benchmarks.rst').write_text(report.page(results))
+    why = docs / 'why.rst'
+    why.write_text(report.comparison(why.read_text(), results))
 
 
 def parsed() -> argparse.Namespace:

@@ -18,6 +18,8 @@ from typing import Any
 REGION = 'us-west-2'
 KEYS = {'aws_access_key_id': 'bench', 'aws_secret_access_key': 'bench'}
 END = '1999999999'
+#: The commit of the earlier version.
+EARLIER = 'd6a4152'
 #: Seconds: how the floors wait for a lock, and how the .NET provider does.
 JITTER, EVERY_HALF_SECOND = (0.005, 0.1), (0.5, 0.5)
 

@@ -18,10 +18,9 @@ from pathlib import Path
 
 from tests.support.engines import DYNOXIDE, free_port, running, started
 
+from .apps import EARLIER
 from .worker import ROOT
 
-#: The commit of the earlier version.
-EARLIER = 'd6a4152'
 HAPROXY = """
 global
     maxconn 1000

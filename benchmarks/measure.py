@@ -37,7 +37,8 @@ except ImportError:
 
 
 OURS = ('boto3', 'direct')
-EARLIER = ('earlier-boto3', 'earlier-curl')
+#: Ours and the earlier version: who locks a session.
+LOCKS = (*OURS, 'earlier-boto3', 'earlier-curl')
 #: Milliseconds for which contending requests hold their session.
 HOLDS = (0, 5, 50)
 #: Bytes of JSON: a cart of 20 lines.
@@ -106,7 +107,7 @@ class Bench:
     @property
     def current(self) -> list[str]:
         """All but the earlier version, which takes part where it differs."""
-        return [name for name in self.names if name not in EARLIER]
+        return [name for name in self.names if not CONTENDERS[name].is_earlier]
 
     @contextlib.contextmanager
     def workers(
@@ -134,9 +135,8 @@ REQUESTS = {
 
 
 def takes_part(name: str, request: str) -> bool:
-    locks = (*OURS, *EARLIER)
     return request != 'read under the lock' or (
-        name in locks or CONTENDERS[name].is_floor
+        name in LOCKS or CONTENDERS[name].is_floor
     )
 
 
@@ -354,7 +354,7 @@ class Contest:
 CONTESTS = {
     f'{CONTENDERS[name].label}, {count}': Contest(name, processes)
     for count, processes in (('one process', 1), ('four processes', 4))
-    for name in (*OURS, *EARLIER)
+    for name in LOCKS
 } | {
     'lock polled by writes, jittered': Contest('floor-boto3'),
     'lock polled by writes, every 500 ms': Contest(
