@@ -108,8 +108,12 @@ def throughput(data: Any, axes: Any) -> None:
 def survival(data: Any, axes: Any) -> None:
     bars(
         axes,
-        {name: of['5 ms']['survived'] for name, of in data.items()},
-        'of 400 parallel increments, held for 5 ms, survived',
+        {
+            name: of['5 ms']['survived']
+            for name, of in data.items()
+            if not CONTENDERS[name].is_floor
+        },
+        'of 400 parallel increments of one session, so many are kept',
     )
 
 
@@ -131,7 +135,13 @@ def contention(data: Any, axes: Any) -> None:
     axes.set_xlabel('requests of one session at once')
     axes.set_ylabel('ms until all are answered')
     axes.set_yscale('log')
-    axes.legend(frameon=False, fontsize=8)
+    axes.yaxis.set_major_formatter('{x:g}')
+    axes.legend(
+        frameon=False,
+        fontsize=8,
+        loc='center left',
+        bbox_to_anchor=(1, 0.5),
+    )
 
 
 def size(data: Any, axes: Any) -> None:

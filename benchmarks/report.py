@@ -245,6 +245,10 @@ number in the session, and holds it for so long between reading and writing.
     )
 
 
+#: What not every burst needs or meets, and its unit.
+OCCASIONAL = {'reads': 'R', 'refused': 'refused', 'failed': 'failed'}
+
+
 def contention(data: Any) -> Iterable[Table]:
     for hold, contests in data.items():
         counts = list(next(iter(contests.values())))
@@ -261,9 +265,11 @@ def contention(data: Any) -> Iterable[Table]:
                     f'{middle["ms"]:,.0f} ms',
                     f'{middle["calls"]:g} calls',
                     f'{middle["writes"]:g} W',
-                    *([f'{middle["reads"]:g} R'] * bool(middle['reads'])),
-                    f'{middle["refused"]:g} refused',
-                    *([f'{middle["failed"]:g} failed'] * any(found['failed'])),
+                    *(
+                        f'{middle[what]:g} {unit}'
+                        for what, unit in OCCASIONAL.items()
+                        if middle[what]
+                    ),
                 ]
             )
 
@@ -279,7 +285,7 @@ So many requests of one session come at once, from one browser, and each holds
 it for {hold} ms; one after the other would take {hold} ms times their number.
 The store answers 2 ms late. The time until the last one is answered; the
 calls, write units (W) and read units (R) of them all; and how many of the
-writes were refused, which are billed like any other. The medians.
+writes were refused, if any, which are billed like any other. The medians.
 """,
             'contention' if hold == '0' else '',
         )
@@ -432,6 +438,26 @@ no session.
     )
 
 
+def profile(data: Any) -> Iterable[Table]:
+    for name, shares in data.items():
+        shown = list(shares.items())[:20]
+        others = 1 - sum(share for _, share in shown)
+        yield Table(
+            f'Where the CPU time goes: {label(name)}',
+            ['place', 'share'],
+            [
+                [place, f'{100 * share:.1f} %']
+                for place, share in [*shown, ('all others', others)]
+            ],
+            """
+Of a read+write request, by ``cProfile``, which makes Python's functions look
+dearer than built-in ones: a module of this package, another package as a
+whole, or the functions of a built-in type or module; each without what it
+calls.
+""",
+        )
+
+
 # -- the bounds ------------------------------------------------------------
 
 
@@ -581,6 +607,7 @@ TABLES: dict[str, Callable[[Any], Iterable[Table]]] = {
     'items': items,
     'start': start,
     'soak': soak,
+    'profile': profile,
 }
 
 
