@@ -48,6 +48,8 @@ class Contender:
     is_floor: bool = False
     #: Is it the package as it was, from ``Options.earlier``?
     is_earlier: bool = False
+    #: Does it take part in all sections, or only where time is accounted for?
+    is_everywhere: bool = True
 
 
 def cart(size: int) -> list[dict[str, Any]]:
@@ -466,23 +468,27 @@ def floor_app(client: Any, options: Options) -> Any:
     return app
 
 
-def tuned_client(options: Options) -> Any:
+def tuned_client(options: Options, transport: str) -> Any:
     """The very client that the package makes."""
     from pyramid_dynamodb_session.dynamodb.client import make_client
     from pyramid_dynamodb_session.settings import FactorySettings
 
-    settings = our_settings(options, 'boto3', 'ours')
+    settings = our_settings(options, transport, 'ours')
     client = make_client(FactorySettings.parse(settings))
     create_table(client, f'{options.prefix}-floor', 'SessionId', 'S')
     return client
 
 
 def floor_boto3(options: Options) -> Any:
-    return floor_app(tuned_client(options), options)
+    return floor_app(tuned_client(options, 'boto3'), options)
+
+
+def floor_direct(options: Options) -> Any:
+    return floor_app(tuned_client(options, 'direct'), options)
 
 
 def floor_pycurl(options: Options) -> Any:
-    tuned_client(options)
+    tuned_client(options, 'boto3')
     client = BarePycurl(options.endpoint, options.authority)
     return floor_app(client, options)
 
@@ -501,18 +507,27 @@ CONTENDERS = {
         color='#cccccc',
         is_floor=True,
     ),
+    'floor-direct': Contender(
+        'floor: bare calls, direct',
+        floor_direct,
+        color='#bcbd22',
+        is_floor=True,
+        is_everywhere=False,
+    ),
     'direct': Contender('ours, direct', ours('direct'), color='#d62728'),
     'earlier-boto3': Contender(
         'earlier version, boto3',
         ours('boto3', 'earlier'),
         color='#aec7e8',
         is_earlier=True,
+        is_everywhere=False,
     ),
     'earlier-curl': Contender(
         'earlier version, libcurl',
         ours('curl', 'earlier'),
         color='#ff9896',
         is_earlier=True,
+        is_everywhere=False,
     ),
     'luhn': Contender('pyramid_dynamodb_sessions', luhns, color='#2ca02c'),
     'flask': Contender(

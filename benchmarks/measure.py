@@ -106,20 +106,20 @@ class Bench:
         return [name for name in names if name in self.names]
 
     @property
-    def current(self) -> list[str]:
-        """All but the earlier version, which takes part where it differs."""
-        return [name for name in self.names if not CONTENDERS[name].is_earlier]
+    def everywhere(self) -> list[str]:
+        """Those who take part in all sections."""
+        return [name for name in self.names if CONTENDERS[name].is_everywhere]
 
     @contextlib.contextmanager
     def workers(
         self, names: Iterable[str] | None = None, **options: Any
     ) -> Iterator[dict[str, Worker]]:
-        """A process for each contender; all current ones if not given."""
+        """A process for each contender; of all if not given."""
         given = replace(self.options, **options)
         with contextlib.ExitStack() as stack:
             yield {
                 name: stack.enter_context(Worker(name, given))
-                for name in (self.current if names is None else names)
+                for name in (self.everywhere if names is None else names)
             }
 
 
@@ -148,7 +148,11 @@ def cpu(bench: Bench) -> Any:
 
 def tls(bench: Bench) -> Any:
     """The same where the stores speak TLS."""
-    names = [name for name in bench.current if CONTENDERS[name].store]
+    names = [
+        name
+        for name in bench.names
+        if CONTENDERS[name].store and not CONTENDERS[name].is_earlier
+    ]
     targets = [int(bench.options.endpoint.rpartition(':')[2])]
     if bench.options.redis_port:
         targets.append(bench.options.redis_port)
@@ -220,7 +224,7 @@ def calls(bench: Bench) -> Any:
     result: dict[str, dict[str, Any]] = {}
     count = 10
     with CountingProxy(bench.options.endpoint) as proxy:
-        for name in bench.steps(bench.current, 'calls and units'):
+        for name in bench.steps(bench.everywhere, 'calls and units'):
             with bench.workers([name], endpoint=proxy.url) as workers:
                 worker = workers[name]
                 worker.visit('cart')
@@ -299,7 +303,7 @@ def throughput(bench: Bench) -> Any:
 
 def threads(bench: Bench) -> Any:
     """Requests per second with as many clients as threads."""
-    result: dict[str, Any] = {name: {} for name in bench.current}
+    result: dict[str, Any] = {name: {} for name in bench.everywhere}
     effort = bench.effort
     with slow_stores(bench) as slow:
         for count in bench.steps(effort.threads, 'threads'):
@@ -590,9 +594,9 @@ print(json.dumps({{
 
 def start(bench: Bench) -> Any:
     """Milliseconds to import, to make the application, to answer first."""
-    result: dict[str, Any] = {name: [] for name in bench.current}
+    result: dict[str, Any] = {name: [] for name in bench.everywhere}
     for _ in bench.steps(range(bench.effort.loads), 'start'):
-        for name in bench.current:
+        for name in bench.everywhere:
             with bench.workers([name]) as workers:
                 worker = workers[name]
                 later = sorted(worker.times('/write', bench.effort.batch))

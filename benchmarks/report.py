@@ -245,50 +245,73 @@ number in the session, and holds it for so long between reading and writing.
     )
 
 
-#: What not every burst needs or meets, and its unit.
-OCCASIONAL = {'reads': 'R', 'refused': 'refused', 'failed': 'failed'}
-
-
 def contention(data: Any) -> Iterable[Table]:
     for hold, contests in data.items():
-        counts = list(next(iter(contests.values())))
-
-        def cell(found: Any) -> str:
-            if found is None:
-                return NOTHING
-            middle = {
-                what: statistics.median(values)
-                for what, values in found.items()
-            }
-            return ', '.join(
-                [
-                    f'{middle["ms"]:,.0f} ms',
-                    f'{middle["calls"]:g} calls',
-                    f'{middle["writes"]:g} W',
-                    *(
-                        f'{middle[what]:g} {unit}'
-                        for what, unit in OCCASIONAL.items()
-                        if middle[what]
-                    ),
-                ]
-            )
-
-        yield Table(
-            f'Contending requests, {hold} ms each',
-            ['at once', *counts],
-            [
-                [contest, *(cell(of.get(count)) for count in counts)]
-                for contest, of in contests.items()
-            ],
+        yield burst_table(
+            contests,
+            f'Time of contending requests, {hold} ms each',
+            burst_time,
             f"""
 So many requests of one session come at once, from one browser, and each holds
-it for {hold} ms; one after the other would take {hold} ms times their number.
-The store answers 2 ms late. The time until the last one is answered; the
-calls, write units (W) and read units (R) of them all; and how many of the
-writes were refused, if any, which are billed like any other. The medians.
+it for {hold} ms. The store answers 2 ms late. Milliseconds until the last one
+is answered, the median.
 """,
             'contention' if hold == '0' else '',
         )
+        yield burst_table(
+            contests,
+            f'Calls of contending requests, {hold} ms each',
+            burst_calls,
+            """
+The calls that all these requests took, with their write units (W) and read
+units (R), and how many of the writes were refused, if any: these are billed
+like any other. The medians.
+""",
+        )
+
+
+def burst_table(
+    contests: Any,
+    title: str,
+    cell: Callable[[Any], str],
+    note: str,
+    plot: str = '',
+) -> Table:
+    counts = list(next(iter(contests.values())))
+    return Table(
+        title,
+        ['at once', *counts],
+        [
+            [
+                contest,
+                *(
+                    cell(of[count]) if count in of else NOTHING
+                    for count in counts
+                ),
+            ]
+            for contest, of in contests.items()
+        ],
+        note,
+        plot,
+    )
+
+
+def burst_time(found: Any) -> str:
+    time = f'{statistics.median(found["ms"]):,.0f}'
+    failed = sum(found['failed'])
+    return time + f', {failed} failed' * bool(failed)
+
+
+def burst_calls(found: Any) -> str:
+    calls, writes, reads, refused = (
+        statistics.median(found[what])
+        for what in ('calls', 'writes', 'reads', 'refused')
+    )
+    return (
+        f'{calls:g}: {writes:g} W'
+        + f' {reads:g} R' * bool(reads)
+        + f', {refused:g} refused' * bool(refused)
+    )
 
 
 def size(data: Any) -> Iterable[Table]:
