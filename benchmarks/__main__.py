@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ from . import engines, report
 from .apps import CONTENDERS, Options
 from .measure import QUICK, SECTIONS, Bench, Effort
 from .worker import ROOT
+
+#: How the fields of an effort are written as options, by their types.
+PARSERS: dict[str, Callable[[str], Any]] = {
+    'int': int,
+    'float': float,
+    'tuple[int, ...]': lambda text: tuple(map(int, text.split(','))),
+}
 
 
 def main() -> None:
@@ -91,10 +99,11 @@ def parsed() -> argparse.Namespace:
         help='measure nothing: show and write what an earlier run has left',
     )
     for field in fields(Effort):
-        if field.type in ('int', 'float'):
-            parser.add_argument(
-                f'--{field.name}', type=eval(field.type), metavar='N'
-            )
+        parser.add_argument(
+            f'--{field.name}',
+            type=PARSERS[str(field.type)],
+            metavar='N,N' if 'tuple' in str(field.type) else 'N',
+        )
     arguments = parser.parse_args()
     if arguments.docs is not None and arguments.results is None:
         arguments.results = report.results_in(arguments.docs)
