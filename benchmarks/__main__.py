@@ -57,6 +57,14 @@ def write_page(results: report.Results, docs: Path) -> None:
     why.write_text(report.comparison(why.read_text(), results))
 
 
+def contenders(text: str) -> tuple[str, ...]:
+    """The names in the order of the tables."""
+    given = text.split(',')
+    if unknown := set(given) - CONTENDERS.keys():
+        raise argparse.ArgumentTypeError(f'unknown: {", ".join(unknown)}')
+    return tuple(name for name in CONTENDERS if name in given)
+
+
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser('python -m benchmarks')
     parser.add_argument(
@@ -68,7 +76,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument(
         '--only',
-        type=lambda text: tuple(text.split(',')),
+        type=contenders,
         default=tuple(CONTENDERS),
         metavar='NAMES',
         help=f'only these of: {",".join(CONTENDERS)}',

@@ -48,8 +48,8 @@ class Contender:
     is_floor: bool = False
     #: Is it the package as it was, from ``Options.earlier``?
     is_earlier: bool = False
-    #: Does it take part in all sections, or only where time is accounted for?
-    is_everywhere: bool = True
+    #: The sections that it takes part in; empty: all.
+    sections: tuple[str, ...] = ()
 
 
 def cart(size: int) -> list[dict[str, Any]]:
@@ -127,15 +127,26 @@ class SessionViews:
         return self.response('0')
 
 
-def ours(transport: str, table: str = 'ours') -> Callable[[Options], Any]:
+class OwnerViews(SessionViews):
+    """The same, of sessions that have an owner."""
+
+    def fill(self, request: Any) -> Any:
+        request.session.owner = 'anna'
+        return super().fill(request)
+
+
+def ours(
+    transport: str, table: str = 'ours', views: Any = None, **more: str
+) -> Callable[[Options], Any]:
     def make(options: Options) -> Any:
         def set_up(config: Any) -> dict[str, str]:
             config.include('pyramid_dynamodb_session')
             return {'read': 'read_only', 'none': 'disabled'}
 
-        settings = our_settings(options, transport, table)
+        settings = our_settings(options, transport, table) | more
         return pyramid_app(
             set_up,
+            views() if views else None,
             **{
                 f'dynamodb_session.{name}': value
                 for name, value in settings.items()
@@ -143,6 +154,9 @@ def ours(transport: str, table: str = 'ours') -> Callable[[Options], Any]:
         )
 
     return make
+
+
+with_owner = ours('boto3', 'owner', OwnerViews, owner_index='Owner-index')
 
 
 def our_settings(
@@ -512,22 +526,28 @@ CONTENDERS = {
         floor_direct,
         color='#bcbd22',
         is_floor=True,
-        is_everywhere=False,
+        sections=('cpu', 'tls', 'size'),
     ),
     'direct': Contender('ours, direct', ours('direct'), color='#d62728'),
+    'owner': Contender(
+        'ours, boto3, with an owner',
+        with_owner,
+        color='#17becf',
+        sections=('size',),
+    ),
     'earlier-boto3': Contender(
         'earlier version, boto3',
         ours('boto3', 'earlier'),
         color='#aec7e8',
         is_earlier=True,
-        is_everywhere=False,
+        sections=('cpu', 'size', 'contention'),
     ),
     'earlier-curl': Contender(
         'earlier version, libcurl',
         ours('curl', 'earlier'),
         color='#ff9896',
         is_earlier=True,
-        is_everywhere=False,
+        sections=('cpu', 'size', 'contention'),
     ),
     'luhn': Contender('pyramid_dynamodb_sessions', luhns, color='#2ca02c'),
     'flask': Contender(

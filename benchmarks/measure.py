@@ -105,21 +105,24 @@ class Bench:
     def of_these(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self.names]
 
-    @property
-    def everywhere(self) -> list[str]:
-        """Those who take part in all sections."""
-        return [name for name in self.names if CONTENDERS[name].is_everywhere]
+    def taking_part(self, section: str) -> list[str]:
+        """The names of those who take part in a section."""
+        return [
+            name
+            for name in self.names
+            if section in (CONTENDERS[name].sections or (section,))
+        ]
 
     @contextlib.contextmanager
     def workers(
-        self, names: Iterable[str] | None = None, **options: Any
+        self, names: Iterable[str], **options: Any
     ) -> Iterator[dict[str, Worker]]:
-        """A process for each contender; of all if not given."""
+        """A process for each of these contenders."""
         given = replace(self.options, **options)
         with contextlib.ExitStack() as stack:
             yield {
                 name: stack.enter_context(Worker(name, given))
-                for name in (self.everywhere if names is None else names)
+                for name in names
             }
 
 
@@ -143,15 +146,13 @@ def takes_part(name: str, request: str) -> bool:
 
 def cpu(bench: Bench) -> Any:
     """CPU microseconds per request: a list of rounds for each run."""
-    return cpu_of(bench, bench.names, 'CPU')
+    return cpu_of(bench, bench.taking_part('cpu'), 'CPU')
 
 
 def tls(bench: Bench) -> Any:
     """The same where the stores speak TLS."""
     names = [
-        name
-        for name in bench.names
-        if CONTENDERS[name].store and not CONTENDERS[name].is_earlier
+        name for name in bench.taking_part('tls') if CONTENDERS[name].store
     ]
     targets = [int(bench.options.endpoint.rpartition(':')[2])]
     if bench.options.redis_port:
@@ -224,7 +225,7 @@ def calls(bench: Bench) -> Any:
     result: dict[str, dict[str, Any]] = {}
     count = 10
     with CountingProxy(bench.options.endpoint) as proxy:
-        for name in bench.steps(bench.everywhere, 'calls and units'):
+        for name in bench.steps(bench.taking_part('calls'), 'calls and units'):
             with bench.workers([name], endpoint=proxy.url) as workers:
                 worker = workers[name]
                 worker.visit('cart')
@@ -278,7 +279,8 @@ def throughput(bench: Bench) -> Any:
     """Requests per second, and how long they take, under waitress."""
     result: dict[str, Any] = {}
     effort = bench.effort
-    with slow_stores(bench) as slow, bench.workers(**slow) as workers:
+    names = bench.taking_part('throughput')
+    with slow_stores(bench) as slow, bench.workers(names, **slow) as workers:
         ports = {name: worker.serve(16) for name, worker in workers.items()}
         for _ in bench.steps(range(effort.loads), 'throughput'):
             for clients in effort.clients:
@@ -303,11 +305,12 @@ def throughput(bench: Bench) -> Any:
 
 def threads(bench: Bench) -> Any:
     """Requests per second with as many clients as threads."""
-    result: dict[str, Any] = {name: {} for name in bench.everywhere}
+    names = bench.taking_part('threads')
+    result: dict[str, Any] = {name: {} for name in names}
     effort = bench.effort
     with slow_stores(bench) as slow:
         for count in bench.steps(effort.threads, 'threads'):
-            with bench.workers(**slow) as workers:
+            with bench.workers(names, **slow) as workers:
                 ports = {
                     name: worker.serve(count)
                     for name, worker in workers.items()
@@ -330,7 +333,7 @@ def survival(bench: Bench) -> Any:
     """Of 400 increments, 16 at a time, how many are found at the end."""
     clients, each = 16, 25
     result: dict[str, Any] = {}
-    with bench.workers() as workers:
+    with bench.workers(bench.taking_part('survival')) as workers:
         ports = {name: worker.serve(16) for name, worker in workers.items()}
         turns = [(hold, name) for hold in (0, 5) for name in ports]
         for hold, name in bench.steps(turns, 'parallel increments'):
@@ -473,7 +476,9 @@ def size(bench: Bench) -> Any:
     """Units and CPU of a read+write request, by the session's size."""
     result: dict[str, Any] = {}
     effort = bench.effort
-    names = [name for name in bench.names if CONTENDERS[name].store]
+    names = [
+        name for name in bench.taking_part('size') if CONTENDERS[name].store
+    ]
     with (
         CountingProxy(bench.options.endpoint) as proxy,
         bench.workers(names, endpoint=proxy.url) as workers,
@@ -594,9 +599,10 @@ print(json.dumps({{
 
 def start(bench: Bench) -> Any:
     """Milliseconds to import, to make the application, to answer first."""
-    result: dict[str, Any] = {name: [] for name in bench.everywhere}
+    names = bench.taking_part('start')
+    result: dict[str, Any] = {name: [] for name in names}
     for _ in bench.steps(range(bench.effort.loads), 'start'):
-        for name in bench.everywhere:
+        for name in names:
             with bench.workers([name]) as workers:
                 worker = workers[name]
                 later = sorted(worker.times('/write', bench.effort.batch))

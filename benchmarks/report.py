@@ -568,6 +568,7 @@ def thread_bounds(data: Any) -> Iterable[Bound]:
 
 
 def size_bounds(data: Any) -> Iterable[Bound]:
+    yield from owner_bounds(data)
     for name, earlier, floor in (
         ('direct', 'earlier-curl', 'floor-pycurl'),
         ('boto3', 'earlier-boto3', 'floor-boto3'),
@@ -587,6 +588,20 @@ def size_bounds(data: Any) -> Iterable[Bound]:
                     0.5,
                     ratios(own, former),
                 )
+
+
+def owner_bounds(data: Any) -> Iterable[Bound]:
+    """An ordinary save writes nothing to the index of owners."""
+    if {'owner', 'boto3'} <= data.keys():
+        units = [
+            [of['writes'] for of in data[name].values()]
+            for name in ('owner', 'boto3')
+        ]
+        yield Bound(
+            f'Write units, all sizes: {label("owner")} ÷ {label("boto3")}',
+            1,
+            ratios(*units),
+        )
 
 
 def contention_bounds(data: Any) -> Iterable[Bound]:
