@@ -45,6 +45,8 @@ HOLDS = {0: 3, 5: 2, 50: 1}
 #: Bytes of JSON: a cart of 20 lines.
 CART = 1500
 KILOBYTE = 1024
+#: KB of JSON that DynamoDB's limit still has room for, uncompressed.
+LARGEST = 300
 
 
 @dataclass(frozen=True)
@@ -207,13 +209,22 @@ def measured_once(
 
 
 def profile(bench: Bench) -> Any:
-    """The share of each place in the CPU time of a read+write request."""
+    """The share of each place in the CPU time of a read+write request.
+
+    By the KB of JSON in the session; 0 is one with a number in it.
+    """
     names = bench.of_these(['direct', 'floor-pycurl', 'redis'])
     result: dict[str, Any] = {}
+    batch = bench.effort.batch
     with bench.workers(names) as workers:
         for name, worker in bench.steps(workers.items(), 'profile'):
-            worker.requests('/write', bench.effort.batch)
-            result[name] = worker.profile('/write', bench.effort.batch * 5)
+            for kilobytes, count in ((0, batch * 5), (LARGEST, batch // 2)):
+                if kilobytes:
+                    filled(worker, kilobytes)
+                worker.requests('/write', min(batch, count))
+                result.setdefault(name, {})[str(kilobytes)] = worker.profile(
+                    '/write', count
+                )
     return result
 
 

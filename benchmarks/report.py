@@ -462,23 +462,25 @@ no session.
 
 
 def profile(data: Any) -> Iterable[Table]:
-    for name, shares in data.items():
-        shown = list(shares.items())[:20]
-        others = 1 - sum(share for _, share in shown)
-        yield Table(
-            f'Where the CPU time goes: {label(name)}',
-            ['place', 'share'],
-            [
-                [place, f'{100 * share:.1f} %']
-                for place, share in [*shown, ('all others', others)]
-            ],
-            """
+    for name, sizes in data.items():
+        for kilobytes, shares in sizes.items():
+            size = f', {kilobytes} KB' if kilobytes != '0' else ''
+            shown = list(shares.items())[: 8 if size else 20]
+            others = 1 - sum(share for _, share in shown)
+            yield Table(
+                f'Where the CPU time goes: {label(name)}{size}',
+                ['place', 'share'],
+                [
+                    [place, f'{100 * share:.1f} %']
+                    for place, share in [*shown, ('all others', others)]
+                ],
+                """
 Of a read+write request, by ``cProfile``, which makes Python's functions look
 dearer than built-in ones: a module of this package, another package as a
 whole, or the functions of a built-in type or module; each without what it
 calls.
 """,
-        )
+            )
 
 
 # -- the bounds ------------------------------------------------------------
