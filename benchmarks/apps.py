@@ -156,6 +156,22 @@ def ours(
     return make
 
 
+class MsgspecSerializer:
+    """JSON by msgspec: a serializer as an application would write it.
+
+    Its ``DecodeError`` is a ``ValueError``, as Pyramid asks.
+    """
+
+    def __init__(self) -> None:
+        import msgspec
+
+        self.dumps = msgspec.json.encode
+        self.loads = msgspec.json.decode
+
+
+with_msgspec = ours(
+    'direct', 'msgspec', serializer=f'{__name__}.MsgspecSerializer'
+)
 with_owner = ours('boto3', 'owner', OwnerViews, owner_index='Owner-index')
 
 
@@ -529,6 +545,12 @@ CONTENDERS = {
         sections=('cpu', 'tls', 'size'),
     ),
     'direct': Contender('ours, direct', ours('direct'), color='#d62728'),
+    'direct-msgspec': Contender(
+        'ours, direct, JSON by msgspec',
+        with_msgspec,
+        color='#ff00aa',
+        sections=('size',),
+    ),
     'owner': Contender(
         'ours, boto3, with an owner',
         with_owner,
