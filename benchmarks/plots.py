@@ -1,4 +1,4 @@
-"""What the results look like: SVG plots for the docs."""
+"""SVG plots of the results, for the docs."""
 
 from __future__ import annotations
 

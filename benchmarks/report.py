@@ -1,4 +1,4 @@
-"""What the results say: tables, for the terminal and for the docs."""
+"""Tables of the results, for the terminal and for the docs."""
 
 from __future__ import annotations
 

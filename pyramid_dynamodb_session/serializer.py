@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-DECODER = json.JSONDecoder()
+from ._json import decode, encode_function
 
 #: The keys and indexes that lead to a value.
 Path = tuple[Any, ...]
@@ -61,36 +61,27 @@ class JSONSerializer:
         """Serialize.
 
         Raises :class:`UnserializableValue` for a type that can't be stored,
-        ValueError or RecursionError for a value within itself.
+        RecursionError for a value within itself.
         """
         try:
-            return encode(obj, UTF8_ENCODER).encode()
+            return encode(obj, encode_utf8).encode()
         except UnicodeEncodeError:
-            return encode(obj, ASCII_ENCODER).encode()
+            return encode(obj, encode_ascii).encode()
 
     def loads(self, data: bytes) -> Any:
         """Deserialize; ValueError when malformed."""
         text = data.decode()
         if MARK in text and f'"{MARK}' in text:
             return decode(text, TAG_DECODER)
-        return decode(text)
+        return decode(text, DECODER)
 
 
-def decode(text: str, decoder: json.JSONDecoder = DECODER) -> Any:
-    """As ``decoder.decode``, which takes longer over what is short."""
-    text = text.strip()
-    found, end = decoder.raw_decode(text)
-    if end != len(text):
-        raise ValueError(f'more than JSON: {len(text) - end} characters')
-    return found
-
-
-def encode(obj: Any, encoder: json.JSONEncoder) -> str:
+def encode(obj: Any, encode_json: Callable[[Any], str]) -> str:
     try:
-        text = encoder.encode(obj)
+        text = encode_json(obj)
         if MARK in text and f'{{"{MARK}' in text:
             # tags of ours, and maybe dicts that look like them
-            text = encoder.encode(escaped(obj))
+            text = encode_json(escaped(obj))
     except TypeError as error:
         for path, value, is_key in unserializable(obj, ()):
             raise UnserializableValue(path, type(value), is_key) from error
@@ -167,7 +158,7 @@ def encode_bytes(value: bytes) -> str:
 
 def encode_set(value: set[Any] | frozenset[Any]) -> list[Any]:
     """The elements, in an order that does not depend on the process."""
-    return sorted(map(encode_element, value), key=UTF8_ENCODER.encode)
+    return sorted(map(encode_element, value), key=encode_utf8)
 
 
 def encode_element(value: Any) -> Any:
@@ -236,10 +227,20 @@ def untagged(found: dict[str, Any]) -> Any:
         raise ValueError(f'a tag that is none: {key!r}') from error
 
 
-UTF8_ENCODER = json.JSONEncoder(
-    ensure_ascii=False, separators=(',', ':'), default=tagged
+encode_utf8 = encode_function(
+    json.JSONEncoder(
+        ensure_ascii=False,
+        separators=(',', ':'),
+        default=tagged,
+        check_circular=False,
+    )
 )
-ASCII_ENCODER = json.JSONEncoder(separators=(',', ':'), default=tagged)
+encode_ascii = encode_function(
+    json.JSONEncoder(
+        separators=(',', ':'), default=tagged, check_circular=False
+    )
+)
+DECODER = json.JSONDecoder()
 TAG_DECODER = json.JSONDecoder(object_hook=untagged)
 
 

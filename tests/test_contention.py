@@ -1,4 +1,4 @@
-"""Many requests of one session: in line, quickly, and none of them lost."""
+"""Parallel requests of one session: their order, and no lost change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holders that die, stand still, take long or are told to end."""
+"""Lock holders that are killed, stopped, slow or terminated."""
 
 from __future__ import annotations
 

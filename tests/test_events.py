@@ -1,4 +1,4 @@
-"""What subscribers hear of sessions, what it costs, and what is logged."""
+"""Events and log messages of a session, and what they cost."""
 
 from __future__ import annotations
 

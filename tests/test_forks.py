@@ -1,4 +1,4 @@
-"""What a process has made before it forked is used by it alone."""
+"""What a process made before a fork is not used after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever comes from outside: a typed error or a right answer, in time."""
+"""Any input gives a typed error or a right answer, in bounded time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What processes, faults, kills and stops leave of many requests."""
+"""Histories of real processes under random faults, kills and stops."""
 
 from __future__ import annotations
 

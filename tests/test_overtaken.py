@@ -1,4 +1,4 @@
-"""Requests that a login or a logout overtakes on their way."""
+"""Requests whose session is ended by a login or a logout meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that each process makes for itself."""
+"""Values of which each process has its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a request: when its session is loaded, saved and closed."""
+"""A request: when its session is loaded, saved and closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an attacker can not do, and what nobody gets to see."""
+"""What an attacker can not do, and what is kept secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every server that people run Pyramid with: nothing lost, nothing mixed up.
+"""On every web server for Pyramid: no change lost, no sessions mixed up.
 
 ``pytest -m servers``, with ``pip install -e ".[servers]"``.
 """

@@ -1,4 +1,4 @@
-"""A session whose requests wait leaves the server to everybody else."""
+"""A session whose requests wait leaves the server's threads to others."""
 
 from __future__ import annotations
 

@@ -40,10 +40,10 @@ def read_response(first: bytes, receive: Receive) -> Response:
     """
     head, end, start = first.partition(b'\r\n\r\n')
     status_line, *lines = head.decode('latin-1').split('\r\n')
-    headers = {}
-    for line in lines:
-        name, _, value = line.partition(': ')
-        headers[name.lower()] = value.strip()
+    headers = {
+        name.lower(): value.strip()
+        for name, _, value in [line.partition(': ') for line in lines]
+    }
     status = USUAL.get(status_line[:13])
     length = headers.get('content-length', '')
     if (

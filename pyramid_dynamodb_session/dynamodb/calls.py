@@ -80,16 +80,15 @@ class Calls:
 
         Raises :class:`ConditionFailed` or :class:`SessionStoreUnavailable`.
         """
-        return self.send(
-            operation,
-            TableName=self._table.name,
-            Key=self.key(name),
-            **parameters,
-        )
+        table = self._table
+        parameters['TableName'] = table.name
+        parameters['Key'] = {table.key_name: {'S': name}}
+        return self._send(operation, parameters)
 
     def on_table(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """As :meth:`on_item`, for the whole table."""
-        return self.send(operation, TableName=self._table.name, **parameters)
+        parameters['TableName'] = self._table.name
+        return self._send(operation, parameters)
 
     def now(self) -> float:
         """DynamoDB's time, in seconds since the epoch.
@@ -149,6 +148,11 @@ class Calls:
 
     def send(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """Call the client; again, if a transaction is in the way."""
+        return self._send(operation, parameters)
+
+    def _send(
+        self, operation: str, parameters: dict[str, Any]
+    ) -> dict[str, Any]:
         may_be_done = False
         pauses = iter(TRANSACTION_PAUSES)
         while True:

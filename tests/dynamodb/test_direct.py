@@ -361,6 +361,22 @@ def headers(reply: dict[str, Any]) -> Any:
     return reply['ResponseMetadata']['HTTPHeaders']
 
 
+@pytest.mark.parametrize(
+    'stored, found',
+    [
+        ('{"B":"eA=="}', {'B': b'x'}),
+        ('{"BS":["eA==","eQ=="]}', {'BS': [b'x', b'y']}),
+        ('{ "BS" : [ "eA==" ] }', {'BS': [b'x']}),
+        (r'{"S":"{\"B\":\"eA==\"}"}', {'S': '{"B":"eA=="}'}),
+    ],
+)
+def test_binary_values_are_decoded_and_text_is_not(
+    stored: str, found: Any, wire: Wire
+) -> None:
+    wire.answers = [answer(f'{{"Item":{{"a":{stored}}}}}'.encode())]
+    assert get(direct_client(wire.url))['Item'] == {'a': found}
+
+
 # What goes wrong on the way
 
 

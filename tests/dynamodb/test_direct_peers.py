@@ -1,4 +1,4 @@
-"""The transport `direct` and those it meets: hostile, broken, in between."""
+"""The transport `direct` against hostile and broken servers and proxies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fuzzers throw bytes at: decoders that must never be surprised."""
+"""The fuzzed decoders: any bytes give a value or a documented error."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import boto3
 from botocore.exceptions import ClientError, ResponseStreamingError
 from pyramid.request import Request
 
+from pyramid_dynamodb_session._json import decode as decode_json
 from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
 from pyramid_dynamodb_session.dynamodb._http import read_response
 from pyramid_dynamodb_session.dynamodb._replies import (
@@ -23,7 +24,6 @@ from pyramid_dynamodb_session.serializer import (
     JSONSerializer,
     changed_by_storing,
 )
-from pyramid_dynamodb_session.serializer import decode as decode_json
 from pyramid_dynamodb_session.settings import FactorySettings
 from pyramid_dynamodb_session.store.encryption import Cipher
 from pyramid_dynamodb_session.store.expiry import is_unexpired

@@ -1,4 +1,4 @@
-"""Doing things at the same time, and waiting for what others do."""
+"""Running functions in parallel, and waiting for conditions."""
 
 from __future__ import annotations
 

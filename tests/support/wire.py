@@ -1,4 +1,4 @@
-"""A server that says what a test tells it to, and notes what it was sent."""
+"""A server that sends scripted replies and records what it was sent."""
 
 from __future__ import annotations
 
