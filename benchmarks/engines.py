@@ -174,6 +174,8 @@ def machine() -> dict[str, str]:
         'Flask-Session',
         'pyramid_session_redis',
         'redis',
+        'isal',
+        'orjson',
     ):
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)

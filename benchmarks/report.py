@@ -573,8 +573,8 @@ def size_bounds(data: Any) -> Iterable[Bound]:
     yield from owner_bounds(data)
     for name, earlier, floor in (
         ('direct', 'earlier-curl', 'floor-pycurl'),
-        ('direct-msgspec', 'earlier-curl', 'floor-pycurl'),
-        ('boto3', 'earlier-boto3', 'floor-boto3'),
+        ('direct-isal', 'earlier-curl', 'floor-pycurl'),
+        ('direct-orjson', 'earlier-curl', 'floor-pycurl'),
     ):
         if not {name, earlier, floor} <= data.keys():
             continue

@@ -242,6 +242,9 @@ def main(name: str, options: str) -> None:
     import pyramid.response  # noqa: F401
 
     contender = CONTENDERS[name]
+    if not contender.has_isal:
+        # as if it was not installed
+        sys.modules['isal'] = None  # type: ignore[assignment]
     if contender.is_earlier:
         # before the directory that this runs in, which PYTHONPATH is not
         sys.path.insert(0, given['earlier'])
