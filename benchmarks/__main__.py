@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,17 @@ from .apps import CONTENDERS, Options
 from .measure import QUICK, SECTIONS, Bench, Effort
 from .worker import ROOT
 
+#: How the fields of an effort are written as options, by their types.
+PARSERS: dict[str, Callable[[str], Any]] = {
+    'int': int,
+    'float': float,
+    'tuple[int, ...]': lambda text: tuple(map(int, text.split(','))),
+}
+
 
 def main() -> None:
     arguments = parsed()
-    results = earlier(arguments.results)
+    results = earlier_results(arguments.results)
     if not arguments.report:
         with contextlib.ExitStack() as stack:
             bench = set_up(arguments, stack)
@@ -37,7 +45,7 @@ def main() -> None:
 
 
 def write_page(results: report.Results, docs: Path) -> None:
-    """Write the page of the docs, and its plots."""
+    """Write the page of the docs, its plots, and the figures elsewhere."""
     # matplotlib is for those who want pictures
     from .plots import draw
 
@@ -45,6 +53,16 @@ def write_page(results: report.Results, docs: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     draw(results, directory)
     (docs / 'benchmarks.rst').write_text(report.page(results))
+    why = docs / 'why.rst'
+    why.write_text(report.comparison(why.read_text(), results))
+
+
+def contenders(text: str) -> tuple[str, ...]:
+    """The names in the order of the tables."""
+    given = text.split(',')
+    if unknown := set(given) - CONTENDERS.keys():
+        raise argparse.ArgumentTypeError(f'unknown: {", ".join(unknown)}')
+    return tuple(name for name in CONTENDERS if name in given)
 
 
 def parsed() -> argparse.Namespace:
@@ -58,7 +76,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument(
         '--only',
-        type=lambda text: tuple(text.split(',')),
+        type=contenders,
         default=tuple(CONTENDERS),
         metavar='NAMES',
         help=f'only these of: {",".join(CONTENDERS)}',
@@ -89,17 +107,18 @@ def parsed() -> argparse.Namespace:
         help='measure nothing: show and write what an earlier run has left',
     )
     for field in fields(Effort):
-        if field.type in ('int', 'float'):
-            parser.add_argument(
-                f'--{field.name}', type=eval(field.type), metavar='N'
-            )
+        parser.add_argument(
+            f'--{field.name}',
+            type=PARSERS[str(field.type)],
+            metavar='N,N' if 'tuple' in str(field.type) else 'N',
+        )
     arguments = parser.parse_args()
     if arguments.docs is not None and arguments.results is None:
         arguments.results = report.results_in(arguments.docs)
     return arguments
 
 
-def earlier(path: Path | None) -> dict[str, Any]:
+def earlier_results(path: Path | None) -> dict[str, Any]:
     if path is None or not path.exists():
         return {}
     return report.of_contenders(json.loads(path.read_text()))
@@ -119,6 +138,9 @@ def set_up(arguments: argparse.Namespace, stack: Any) -> Bench:
         for field in fields(Effort)
         if getattr(arguments, field.name, None) is not None
     }
+    earlier = ''
+    if any(CONTENDERS[name].is_earlier for name in arguments.only):
+        earlier = stack.enter_context(engines.earlier_version())
     effort = QUICK if arguments.quick else Effort()
     return Bench(
         names=arguments.only,
@@ -130,6 +152,7 @@ def set_up(arguments: argparse.Namespace, stack: Any) -> Bench:
             if 'redis' in stores
             else 0,
             prefix=f'bench-{uuid.uuid4().hex[:8]}',
+            earlier=earlier,
         ),
     )
 

@@ -18,6 +18,8 @@ from typing import Any
 REGION = 'us-west-2'
 KEYS = {'aws_access_key_id': 'bench', 'aws_secret_access_key': 'bench'}
 END = '1999999999'
+#: The commit of the earlier version.
+EARLIER = 'd6a4152'
 #: Seconds: how the floors wait for a lock, and how the .NET provider does.
 JITTER, EVERY_HALF_SECOND = (0.005, 0.1), (0.5, 0.5)
 
@@ -30,6 +32,10 @@ class Options:
     redis_port: int
     prefix: str = 'bench'
     poll: tuple[float, float] = JITTER
+    #: The authority to trust, where both speak TLS.
+    authority: str = ''
+    #: The directory of the earlier version of the package.
+    earlier: str = ''
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,12 @@ class Contender:
     store: str = 'dynamodb'
     color: str = 'gray'
     is_floor: bool = False
+    #: Is it the package as it was, from ``Options.earlier``?
+    is_earlier: bool = False
+    #: Does it find ISA-L, which compresses where it is installed?
+    has_isal: bool = False
+    #: The sections that it takes part in; empty: all.
+    sections: tuple[str, ...] = ()
 
 
 def cart(size: int) -> list[dict[str, Any]]:
@@ -117,34 +129,84 @@ class SessionViews:
         return self.response('0')
 
 
-def ours(transport: str) -> Callable[[Options], Any]:
+class OwnerViews(SessionViews):
+    """The same, of sessions that have an owner."""
+
+    def fill(self, request: Any) -> Any:
+        request.session.owner = 'anna'
+        return super().fill(request)
+
+
+def ours(
+    transport: str, table: str = 'ours', views: Any = None, **more: str
+) -> Callable[[Options], Any]:
     def make(options: Options) -> Any:
         def set_up(config: Any) -> dict[str, str]:
             config.include('pyramid_dynamodb_session')
             return {'read': 'read_only', 'none': 'disabled'}
 
+        settings = our_settings(options, transport, table) | more
         return pyramid_app(
-            set_up, **our_settings(options, 'dynamodb_session.', transport)
+            set_up,
+            views() if views else None,
+            **{
+                f'dynamodb_session.{name}': value
+                for name, value in settings.items()
+            },
         )
 
     return make
 
 
+class OrjsonSerializer:
+    """The one of docs/item.rst."""
+
+    def __init__(self) -> None:
+        import orjson
+
+        from pyramid_dynamodb_session.serializer import JSONSerializer
+
+        self.usual = JSONSerializer()
+        self.orjson = orjson
+        self.refused = (
+            orjson.OPT_PASSTHROUGH_DATACLASS
+            | orjson.OPT_PASSTHROUGH_DATETIME
+            | orjson.OPT_PASSTHROUGH_SUBCLASS
+        )
+
+    def dumps(self, obj: Any) -> bytes:
+        try:
+            data = self.orjson.dumps(obj, option=self.refused)
+        except TypeError:
+            return self.usual.dumps(obj)
+        return self.usual.dumps(obj) if b'{"~' in data else data
+
+    def loads(self, data: bytes) -> Any:
+        if b'"~' in data:
+            return self.usual.loads(data)
+        return self.orjson.loads(data)
+
+
+with_orjson = ours(
+    'direct', 'orjson', serializer=f'{__name__}.OrjsonSerializer'
+)
+with_owner = ours('boto3', 'owner', OwnerViews, owner_index='Owner-index')
+
+
 def our_settings(
-    options: Options, prefix: str, transport: str
+    options: Options, transport: str, table: str
 ) -> dict[str, str]:
-    settings = {
+    return {
         **KEYS,
         'region': REGION,
         'endpoint_url': options.endpoint,
-        'table': f'{options.prefix}-ours',
+        'table': f'{options.prefix}-{table}',
         'on_demand_capacity': 'true',
         'application': 'shop',
         'transport': transport,
         # 32 contend for one session
         'lock_queue_limit': '64',
     }
-    return {prefix + name: value for name, value in settings.items()}
 
 
 def signed_cookie(options: Options) -> Any:
@@ -155,12 +217,16 @@ def signed_cookie(options: Options) -> Any:
 
 
 def redis_sessions(options: Options) -> Any:
+    url = f'://127.0.0.1:{options.redis_port}/0'
+    if options.authority:
+        url = f'rediss{url}?ssl_ca_certs={options.authority}'
+    else:
+        url = f'redis{url}'
     return pyramid_app(
         lambda config: config.include('pyramid_session_redis'),
         **{
             'redis.sessions.secret': 'a secret of the benchmark',
-            'redis.sessions.redis_host': '127.0.0.1',
-            'redis.sessions.redis_port': options.redis_port,
+            'redis.sessions.redis_url': url,
         },
     )
 
@@ -385,11 +451,12 @@ class BarePycurl:
 
     exceptions.ConditionalCheckFailedException = Refused
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, authority: str = '') -> None:
         import pycurl
 
         self.pycurl = pycurl
         self.endpoint = endpoint
+        self.authority = authority
         self.local = threading.local()
         self.headers = {
             operation: [
@@ -437,6 +504,8 @@ class BarePycurl:
             c.NOSIGNAL: 1,
         }.items():
             curl.setopt(option, value)
+        if self.authority:
+            curl.setopt(c.CAINFO, self.authority)
         return curl, body
 
 
@@ -447,24 +516,29 @@ def floor_app(client: Any, options: Options) -> Any:
     return app
 
 
-def tuned_client(options: Options) -> Any:
+def tuned_client(options: Options, transport: str) -> Any:
     """The very client that the package makes."""
     from pyramid_dynamodb_session.dynamodb.client import make_client
     from pyramid_dynamodb_session.settings import FactorySettings
 
-    settings = our_settings(options, '', 'boto3')
+    settings = our_settings(options, transport, 'ours')
     client = make_client(FactorySettings.parse(settings))
     create_table(client, f'{options.prefix}-floor', 'SessionId', 'S')
     return client
 
 
 def floor_boto3(options: Options) -> Any:
-    return floor_app(tuned_client(options), options)
+    return floor_app(tuned_client(options, 'boto3'), options)
+
+
+def floor_direct(options: Options) -> Any:
+    return floor_app(tuned_client(options, 'direct'), options)
 
 
 def floor_pycurl(options: Options) -> Any:
-    tuned_client(options)
-    return floor_app(BarePycurl(options.endpoint), options)
+    tuned_client(options, 'boto3')
+    client = BarePycurl(options.endpoint, options.authority)
+    return floor_app(client, options)
 
 
 CONTENDERS = {
@@ -481,7 +555,48 @@ CONTENDERS = {
         color='#cccccc',
         is_floor=True,
     ),
+    'floor-direct': Contender(
+        'floor: bare calls, direct',
+        floor_direct,
+        color='#bcbd22',
+        is_floor=True,
+        sections=('cpu', 'tls', 'size'),
+    ),
     'direct': Contender('ours, direct', ours('direct'), color='#d62728'),
+    'direct-isal': Contender(
+        'ours, direct, with ISA-L',
+        ours('direct'),
+        color='#e377c2',
+        sections=('size',),
+        has_isal=True,
+    ),
+    'direct-orjson': Contender(
+        'ours, direct, with ISA-L and orjson',
+        with_orjson,
+        color='#f7b6d2',
+        sections=('size',),
+        has_isal=True,
+    ),
+    'owner': Contender(
+        'ours, boto3, with an owner',
+        with_owner,
+        color='#17becf',
+        sections=('size',),
+    ),
+    'earlier-boto3': Contender(
+        'earlier version, boto3',
+        ours('boto3', 'earlier'),
+        color='#aec7e8',
+        is_earlier=True,
+        sections=('cpu', 'size', 'contention'),
+    ),
+    'earlier-curl': Contender(
+        'earlier version, libcurl',
+        ours('curl', 'earlier'),
+        color='#ff9896',
+        is_earlier=True,
+        sections=('cpu', 'size', 'contention'),
+    ),
     'luhn': Contender('pyramid_dynamodb_sessions', luhns, color='#2ca02c'),
     'flask': Contender(
         'Flask-Session, DynamoDB', flask_session, color='#9467bd'

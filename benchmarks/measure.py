@@ -10,7 +10,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,12 +18,13 @@ from . import engines
 from .apps import (
     CONTENDERS,
     EVERY_HALF_SECOND,
+    JITTER,
     BarePycurl,
     Options,
     cart,
 )
 from .counting import CountingProxy
-from .load import Jar, load
+from .load import Jar, Load, load
 from .worker import ROOT, Worker, environment
 
 try:
@@ -36,9 +37,16 @@ except ImportError:
 
 
 OURS = ('boto3', 'direct')
+#: Ours and the earlier version: who locks a session.
+LOCKS = (*OURS, 'earlier-boto3', 'earlier-curl')
+#: Milliseconds for which contending requests hold their session, and how
+#: many bursts are timed where one was enough if it took longer.
+HOLDS = {0: 3, 5: 2, 50: 1}
 #: Bytes of JSON: a cart of 20 lines.
 CART = 1500
 KILOBYTE = 1024
+#: KB of JSON that DynamoDB's limit still has room for, uncompressed.
+LARGEST = 300
 
 
 @dataclass(frozen=True)
@@ -88,21 +96,35 @@ class Bench:
     asked: list[str] = field(default_factory=list)
 
     def steps(self, steps: Iterable[Any], what: str) -> Iterable[Any]:
-        return tqdm(list(steps), desc=what, leave=False, dynamic_ncols=True)
+        return tqdm(
+            list(steps),
+            desc=what,
+            leave=False,
+            dynamic_ncols=True,
+            disable=None,
+        )
 
     def of_these(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self.names]
 
+    def taking_part(self, section: str) -> list[str]:
+        """The names of those who take part in a section."""
+        return [
+            name
+            for name in self.names
+            if section in (CONTENDERS[name].sections or (section,))
+        ]
+
     @contextlib.contextmanager
     def workers(
-        self, names: Iterable[str] | None = None, **options: Any
+        self, names: Iterable[str], **options: Any
     ) -> Iterator[dict[str, Worker]]:
-        """A process for each contender."""
+        """A process for each of these contenders."""
         given = replace(self.options, **options)
         with contextlib.ExitStack() as stack:
             yield {
                 name: stack.enter_context(Worker(name, given))
-                for name in (self.names if names is None else names)
+                for name in names
             }
 
 
@@ -120,22 +142,47 @@ REQUESTS = {
 
 def takes_part(name: str, request: str) -> bool:
     return request != 'read under the lock' or (
-        name in OURS or CONTENDERS[name].is_floor
+        name in LOCKS or CONTENDERS[name].is_floor
     )
 
 
 def cpu(bench: Bench) -> Any:
     """CPU microseconds per request: a list of rounds for each run."""
+    return cpu_of(bench, bench.taking_part('cpu'), 'CPU')
+
+
+def tls(bench: Bench) -> Any:
+    """The same where the stores speak TLS."""
+    names = [
+        name for name in bench.taking_part('tls') if CONTENDERS[name].store
+    ]
+    targets = [int(bench.options.endpoint.rpartition(':')[2])]
+    if bench.options.redis_port:
+        targets.append(bench.options.redis_port)
+    with engines.tls(*targets) as (ports, authority):
+        return cpu_of(
+            bench,
+            names,
+            'CPU over TLS',
+            endpoint=f'https://127.0.0.1:{ports[0]}',
+            redis_port=ports[-1],
+            authority=str(authority),
+        )
+
+
+def cpu_of(
+    bench: Bench, names: Sequence[str], what: str, **options: Any
+) -> Any:
     result: dict[str, dict[str, list[list[float]]]] = {
-        name: {} for name in bench.names
+        name: {} for name in names
     }
     effort = bench.effort
     rounds = [(a, b) for a in range(effort.runs) for b in range(effort.rounds)]
-    with bench.workers() as workers:
+    with bench.workers(names, **options) as workers:
         for worker in workers.values():
             worker.visit('cart')
             worker.requests('/fill', 1, str(CART))
-        for run, number in bench.steps(rounds, 'CPU'):
+        for run, number in bench.steps(rounds, what):
             for name, worker in workers.items():
                 times = measured_once(name, worker, effort.batch, number == 0)
                 for request, microseconds in times.items():
@@ -161,6 +208,26 @@ def measured_once(
     return times
 
 
+def profile(bench: Bench) -> Any:
+    """The share of each place in the CPU time of a read+write request.
+
+    By the KB of JSON in the session; 0 is one with a number in it.
+    """
+    names = bench.of_these(['direct', 'floor-pycurl', 'redis'])
+    result: dict[str, Any] = {}
+    batch = bench.effort.batch
+    with bench.workers(names) as workers:
+        for name, worker in bench.steps(workers.items(), 'profile'):
+            for kilobytes, count in ((0, batch * 5), (LARGEST, batch // 2)):
+                if kilobytes:
+                    filled(worker, kilobytes)
+                worker.requests('/write', min(batch, count))
+                result.setdefault(name, {})[str(kilobytes)] = worker.profile(
+                    '/write', count
+                )
+    return result
+
+
 # -- calls and units -------------------------------------------------------
 
 
@@ -169,7 +236,7 @@ def calls(bench: Bench) -> Any:
     result: dict[str, dict[str, Any]] = {}
     count = 10
     with CountingProxy(bench.options.endpoint) as proxy:
-        for name in bench.steps(bench.names, 'calls and units'):
+        for name in bench.steps(bench.taking_part('calls'), 'calls and units'):
             with bench.workers([name], endpoint=proxy.url) as workers:
                 worker = workers[name]
                 worker.visit('cart')
@@ -223,7 +290,8 @@ def throughput(bench: Bench) -> Any:
     """Requests per second, and how long they take, under waitress."""
     result: dict[str, Any] = {}
     effort = bench.effort
-    with slow_stores(bench) as slow, bench.workers(**slow) as workers:
+    names = bench.taking_part('throughput')
+    with slow_stores(bench) as slow, bench.workers(names, **slow) as workers:
         ports = {name: worker.serve(16) for name, worker in workers.items()}
         for _ in bench.steps(range(effort.loads), 'throughput'):
             for clients in effort.clients:
@@ -248,11 +316,12 @@ def throughput(bench: Bench) -> Any:
 
 def threads(bench: Bench) -> Any:
     """Requests per second with as many clients as threads."""
-    result: dict[str, Any] = {name: {} for name in bench.names}
+    names = bench.taking_part('threads')
+    result: dict[str, Any] = {name: {} for name in names}
     effort = bench.effort
     with slow_stores(bench) as slow:
         for count in bench.steps(effort.threads, 'threads'):
-            with bench.workers(**slow) as workers:
+            with bench.workers(names, **slow) as workers:
                 ports = {
                     name: worker.serve(count)
                     for name, worker in workers.items()
@@ -275,7 +344,7 @@ def survival(bench: Bench) -> Any:
     """Of 400 increments, 16 at a time, how many are found at the end."""
     clients, each = 16, 25
     result: dict[str, Any] = {}
-    with bench.workers() as workers:
+    with bench.workers(bench.taking_part('survival')) as workers:
         ports = {name: worker.serve(16) for name, worker in workers.items()}
         turns = [(hold, name) for hold in (0, 5) for name in ports]
         for hold, name in bench.steps(turns, 'parallel increments'):
@@ -299,61 +368,116 @@ def survival(bench: Bench) -> Any:
     return result
 
 
-#: Who contends, from how many processes, with which options.
-CONTESTS: dict[str, tuple[str, int, dict[str, Any]]] = {
-    'ours, boto3, one process': ('boto3', 1, {}),
-    'ours, direct, one process': ('direct', 1, {}),
-    'ours, boto3, four processes': ('boto3', 4, {}),
-    'ours, direct, four processes': ('direct', 4, {}),
-    'lock polled by writes, jittered': ('floor-boto3', 1, {}),
-    'lock polled by writes, every 500 ms': (
-        'floor-boto3',
-        1,
-        {'poll': EVERY_HALF_SECOND},
+@dataclass(frozen=True)
+class Contest:
+    """Who contends for one session, from how many processes."""
+
+    contender: str
+    processes: int = 1
+    poll: tuple[float, float] = JITTER
+    holds: Sequence[int] = tuple(HOLDS)
+    #: At most so many requests at once: what takes long enough as it is.
+    most: int = 64
+
+
+#: By what the tables call them.
+CONTESTS = {
+    f'{CONTENDERS[name].label}, {count}': Contest(name, processes)
+    for count, processes in (('one process', 1), ('four processes', 4))
+    for name in LOCKS
+} | {
+    'lock polled by writes, jittered': Contest('floor-boto3'),
+    'lock polled by writes, every 500 ms': Contest(
+        'floor-boto3', poll=EVERY_HALF_SECOND, holds=(50,), most=8
     ),
 }
 
 
+@dataclass(frozen=True)
+class Burst:
+    """So many requests of one session at once; each holds it for `hold`."""
+
+    contest: str
+    hold: int
+    count: int
+
+
 def contention(bench: Bench) -> Any:
-    """What it takes until so many requests of one session are done."""
+    """What it takes until so many requests of one session are done.
+
+    The time is taken in one series of bursts; the calls are counted in
+    another, as the proxy that counts them takes time itself.
+    """
     result: dict[str, Any] = {}
-    hold, effort = 50, bench.effort
-    for contest, (name, processes, options) in bench.steps(
-        CONTESTS.items(), 'contention'
-    ):
-        if name not in bench.names:
-            continue
-        with (
-            CountingProxy(bench.options.endpoint) as proxy,
-            contextlib.ExitStack() as stack,
-        ):
-            given = replace(bench.options, endpoint=proxy.url, **options)
-            ports = [
-                stack.enter_context(Worker(name, given)).serve(
-                    max(effort.contending)
-                )
-                for _ in range(processes)
-            ]
-            for count in effort.contending:
-                for _ in range(effort.loads):
-                    jar = Jar()
-                    ask = {'jar': jar, 'warm_up': False}
-                    for port in ports:
-                        load([port], 1, '/write', count=1, **ask)
-                    proxy.clear()
-                    done = load(
-                        ports, count, f'/hold?{hold}', count=count, **ask
-                    )
-                    result.setdefault(contest, {}).setdefault(
-                        str(count), []
-                    ).append(
-                        {
-                            'ms': done.elapsed * 1e3,
-                            'failed': done.failed,
-                            **proxy.sums(),
-                        }
-                    )
+    with slow_stores(bench) as slow:
+        for burst, ports in bursts(bench, 'contention', slow, HOLDS):
+            done = burst_of(ports, burst, lambda: None)
+            note(result, burst, ms=done.elapsed * 1e3, failed=done.failed)
+        with CountingProxy(slow['endpoint']) as proxy:
+            options = {'endpoint': proxy.url}
+            once = dict.fromkeys(HOLDS, 1)
+            for burst, ports in bursts(
+                bench, 'calls of bursts', options, once
+            ):
+                burst_of(ports, burst, proxy.clear)
+                note(result, burst, **proxy.sums())
     return result
+
+
+def bursts(
+    bench: Bench, what: str, options: dict[str, Any], repeats: dict[int, int]
+) -> Iterator[tuple[Burst, list[int]]]:
+    """Each burst in its turn, and the ports of those who serve it."""
+    contests = {
+        name: contest
+        for name, contest in CONTESTS.items()
+        if contest.contender in bench.names
+    }
+    effort = bench.effort
+    turns = [
+        Burst(name, hold, count)
+        for hold, repeat in repeats.items()
+        for _ in range(effort.loads * repeat)
+        for count in effort.contending
+        for name, contest in contests.items()
+        if hold in contest.holds and count <= contest.most
+    ]
+    with contextlib.ExitStack() as stack:
+        ports = {
+            name: [
+                stack.enter_context(
+                    Worker(
+                        contest.contender,
+                        replace(bench.options, poll=contest.poll, **options),
+                    )
+                ).serve(max(effort.contending))
+                for _ in range(contest.processes)
+            ]
+            for name, contest in contests.items()
+        }
+        for burst in bench.steps(turns, what):
+            yield burst, ports[burst.contest]
+
+
+def burst_of(
+    ports: list[int], burst: Burst, begin: Callable[[], None]
+) -> Load:
+    """A burst of a new session, once each process has connected."""
+    ask: dict[str, Any] = {'jar': Jar(), 'warm_up': False}
+    for port in ports:
+        load([port], 1, '/write', count=1, **ask)
+    begin()
+    path = f'/hold?{burst.hold}'
+    return load(ports, burst.count, path, count=burst.count, **ask)
+
+
+def note(result: dict[str, Any], burst: Burst, **found: float) -> None:
+    """Add what was found in a burst to the result."""
+    contests = result.setdefault(str(burst.hold), {})
+    counts = contests.setdefault(burst.contest, {})
+    lists = counts.setdefault(str(burst.count), {})
+    for what, value in found.items():
+        lists.setdefault(what, []).append(value)
 
 
 # -- as work grows ---------------------------------------------------------
@@ -363,7 +487,9 @@ def size(bench: Bench) -> Any:
     """Units and CPU of a read+write request, by the session's size."""
     result: dict[str, Any] = {}
     effort = bench.effort
-    names = [name for name in bench.names if CONTENDERS[name].store]
+    names = [
+        name for name in bench.taking_part('size') if CONTENDERS[name].store
+    ]
     with (
         CountingProxy(bench.options.endpoint) as proxy,
         bench.workers(names, endpoint=proxy.url) as workers,
@@ -463,6 +589,7 @@ def fill_table(endpoint: str, table: str, numbers: range) -> None:
 
 MODULES = {
     'boto3': 'pyramid_dynamodb_session',
+    'direct': 'pyramid_dynamodb_session',
     'luhn': 'pyramid_dynamodb_sessions',
     'flask': 'flask_session.dynamodb',
     'redis': 'pyramid_session_redis',
@@ -483,9 +610,10 @@ print(json.dumps({{
 
 def start(bench: Bench) -> Any:
     """Milliseconds to import, to make the application, to answer first."""
-    result: dict[str, Any] = {name: [] for name in bench.names}
+    names = bench.taking_part('start')
+    result: dict[str, Any] = {name: [] for name in names}
     for _ in bench.steps(range(bench.effort.loads), 'start'):
-        for name in bench.names:
+        for name in names:
             with bench.workers([name]) as workers:
                 worker = workers[name]
                 later = sorted(worker.times('/write', bench.effort.batch))
@@ -540,6 +668,7 @@ def soak(bench: Bench) -> Any:
 
 SECTIONS: dict[str, Callable[[Bench], Any]] = {
     'cpu': cpu,
+    'tls': tls,
     'calls': calls,
     'throughput': throughput,
     'survival': survival,
@@ -549,4 +678,5 @@ SECTIONS: dict[str, Callable[[Bench], Any]] = {
     'items': items,
     'start': start,
     'soak': soak,
+    'profile': profile,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 
 from .apps import CONTENDERS
+from .measure import CONTESTS
 from .report import label, medians
 
 STYLE = {
@@ -56,23 +57,28 @@ def lines(
 ) -> None:
     """One line for each contender."""
     for name, points in data.items():
-        contender = CONTENDERS.get(name)
+        contender = CONTENDERS[name]
         axes.plot(
             [int(x) for x in points],
             list(points.values()),
             marker='o',
             markersize=4,
-            color=contender.color if contender else None,
-            linestyle='--' if contender and contender.is_floor else '-',
-            label=contender.label if contender else name,
+            color=contender.color,
+            linestyle='--' if contender.is_floor else '-',
+            label=contender.label,
         )
-    ticks = [int(x) for x in next(iter(data.values()))]
-    axes.set_xscale('log', base=2)
-    axes.set_xticks(ticks, [f'{tick:,}' for tick in ticks])
-    axes.minorticks_off()
+    counts(axes, next(iter(data.values())))
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.legend(frameon=False, fontsize=8)
+
+
+def counts(axes: Any, numbers: Iterable[str]) -> None:
+    """An axis of numbers, each about the double of the one before."""
+    ticks = [int(number) for number in numbers]
+    axes.set_xscale('log', base=2)
+    axes.set_xticks(ticks, [f'{tick:,}' for tick in ticks])
+    axes.minorticks_off()
 
 
 def cpu(data: Any, axes: Any) -> None:
@@ -102,25 +108,40 @@ def throughput(data: Any, axes: Any) -> None:
 def survival(data: Any, axes: Any) -> None:
     bars(
         axes,
-        {name: of['5 ms']['survived'] for name, of in data.items()},
-        'of 400 parallel increments, held for 5 ms, survived',
+        {
+            name: of['5 ms']['survived']
+            for name, of in data.items()
+            if not CONTENDERS[name].is_floor
+        },
+        'of 400 parallel increments of one session, so many are kept',
     )
 
 
 def contention(data: Any, axes: Any) -> None:
-    lines(
-        axes,
-        {
-            contest: {
-                count: statistics.median(turn['ms'] for turn in turns)
-                for count, turns in of.items()
-            }
-            for contest, of in data.items()
-        },
-        'requests of one session at once',
-        'ms until all are answered',
-    )
+    """Those of no hold: the calls are all that takes time."""
+    for contest, of in data['0'].items():
+        who = CONTESTS[contest]
+        contender = CONTENDERS[who.contender]
+        axes.plot(
+            [int(count) for count in of],
+            [statistics.median(found['ms']) for found in of.values()],
+            marker='o',
+            markersize=4,
+            color=contender.color,
+            linestyle=':' if who.processes > 1 else '-',
+            label=contest,
+        )
+    counts(axes, next(iter(data['0'].values())))
+    axes.set_xlabel('requests of one session at once')
+    axes.set_ylabel('ms until all are answered')
     axes.set_yscale('log')
+    axes.yaxis.set_major_formatter('{x:g}')
+    axes.legend(
+        frameon=False,
+        fontsize=8,
+        loc='center left',
+        bbox_to_anchor=(1, 0.5),
+    )
 
 
 def size(data: Any, axes: Any) -> None:

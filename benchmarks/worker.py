@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import dataclasses
 import json
 import logging
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class Worker:
                 json.dumps(dataclasses.asdict(options)),
             ],
             cwd=ROOT,
-            env=environment(),
+            env=environment(options.authority),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -76,14 +78,19 @@ class Worker:
         return json.loads(line)
 
 
-def environment() -> dict[str, str]:
-    """What a process is started with: nothing that is this machine's."""
+def environment(authority: str = '') -> dict[str, str]:
+    """What a process is started with: nothing that is this machine's.
+
+    :param authority: the file of the authority that it trusts, if any
+    """
     kept = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(('AWS_', 'COVERAGE'))
         and key != 'PYTHONDONTWRITEBYTECODE'
     }
+    if authority:
+        kept['AWS_CA_BUNDLE'] = authority
     return kept | {
         'AWS_EC2_METADATA_DISABLED': 'true',
         'NO_PROXY': '127.0.0.1,localhost',
@@ -125,6 +132,18 @@ class Contest:
             self._request(path, '')
             seconds.append(time.perf_counter() - start)
         return seconds
+
+    def profile(self, path: str, count: int) -> Any:
+        """The share of each place in the time of `count` requests."""
+        profile = cProfile.Profile(time.process_time)
+        profile.runcall(self.requests, path, count)
+        spent: Counter[str] = Counter()
+        for entry in profile.getstats():
+            spent[place_of(entry.code)] += entry.inlinetime
+        return {
+            place: seconds / spent.total()
+            for place, seconds in spent.most_common()
+        }
 
     def bare(self, count: int) -> Any:
         """CPU seconds of a floor's two calls outside of any request."""
@@ -188,6 +207,22 @@ class Contest:
                 self._cookies[self._visitor] = value.partition(';')[0]
 
 
+def place_of(code: Any) -> str:
+    """A module of ours, another's package, a built-in type or module."""
+    if isinstance(code, str):
+        # <method 'get' of 'dict' objects>, <built-in method builtins.len>
+        owner = code.strip('<>').split(' of ')[-1].split(' ')[-2:]
+        kind = owner[0] if 'objects' in owner else owner[-1].rpartition('.')[0]
+        return 'built-in ' + kind.strip("'")
+    path = Path(code.co_filename)
+    for folder in sys.path:
+        if folder and path.is_relative_to(folder):
+            package, *module = path.relative_to(folder).with_suffix('').parts
+            ours = package == 'pyramid_dynamodb_session'
+            return '.'.join([package, *module]) if ours else package
+    return path.stem
+
+
 def resident() -> int:
     """The memory of this process in KB."""
     try:
@@ -206,8 +241,15 @@ def main(name: str, options: str) -> None:
     import pyramid.config
     import pyramid.response  # noqa: F401
 
+    contender = CONTENDERS[name]
+    if not contender.has_isal:
+        # as if it was not installed
+        sys.modules['isal'] = None  # type: ignore[assignment]
+    if contender.is_earlier:
+        # before the directory that this runs in, which PYTHONPATH is not
+        sys.path.insert(0, given['earlier'])
     start = time.perf_counter()
-    contest = Contest(CONTENDERS[name].make(Options(**given)))
+    contest = Contest(contender.make(Options(**given)))
     app = time.perf_counter()
     contest.requests('/write', 1)
     first = time.perf_counter()

@@ -56,12 +56,26 @@ def test_benchmarks_say_what_a_request_costs(
     assert 'CPU time of a request' in benchmarks['printed']
 
 
-def test_the_page_is_the_one_that_the_results_make() -> None:
-    docs = ROOT / 'docs'
-    results = report.of_contenders(
-        json.loads(report.results_in(docs).read_text())
+@pytest.fixture
+def published() -> report.Results:
+    """The results that the documentation is made of."""
+    return report.of_contenders(
+        json.loads(report.results_in(ROOT / 'docs').read_text())
     )
-    assert (docs / 'benchmarks.rst').read_text() == report.page(results)
+
+
+def test_the_page_is_the_one_that_the_results_make(
+    published: report.Results,
+) -> None:
+    page = (ROOT / 'docs' / 'benchmarks.rst').read_text()
+    assert page == report.page(published)
+
+
+def test_the_comparison_has_the_figures_of_the_results(
+    published: report.Results,
+) -> None:
+    text = (ROOT / 'docs' / 'why.rst').read_text()
+    assert text == report.comparison(text, published)
 
 
 def test_a_request_leaves_nothing_to_the_garbage_collector(
