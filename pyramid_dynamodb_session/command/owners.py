@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Iterator
 
+from ..dynamodb.index import require_index
 from ..errors import SessionError
+from ..store import DynamoDBSessionStore
 from . import scans
 from .context import Context
 from .output import (
@@ -25,7 +27,7 @@ WHICH_OWNER = 'give the text that the application sets as session.owner'
 
 def list_sessions(args: argparse.Namespace) -> Result:
     owner = owner_argument(args)
-    store = Context(args).store
+    store = store_with_index(args)
     now = time.time()
     records = sorted(store.sessions_of(owner), key=lambda each: each.created)
     data = {
@@ -53,7 +55,7 @@ def list_sessions(args: argparse.Namespace) -> Result:
 def delete_sessions(args: argparse.Namespace) -> Result:
     """End all sessions of an owner, which signs the user out everywhere."""
     owner = owner_argument(args)
-    counts = Context(args).store.end_sessions_of(owner)
+    counts = store_with_index(args).end_sessions_of(owner)
     deleted = Deleted(counts)
     status, ended = 0, ''
     try:
@@ -69,6 +71,15 @@ def delete_sessions(args: argparse.Namespace) -> Result:
     }
     line = f'{number_of(deleted.count, "session")} of the owner deleted.'
     return Result(data, [*([ended] if ended else []), line], status)
+
+
+def store_with_index(args: argparse.Namespace) -> DynamoDBSessionStore:
+    """The store, whose table has the index, if one is set."""
+    context = Context(args)
+    index = context.settings.owner_index
+    if index is not None:
+        require_index(context.client, context.existing_table(), index)
+    return context.store
 
 
 class Deleted:

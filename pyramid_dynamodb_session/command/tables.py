@@ -55,7 +55,8 @@ def create_or_update(context: Context, args: argparse.Namespace) -> Result:
     if table is None or table['TableStatus'] != 'ACTIVE':
         table = wait_until_active(client, name)
     key_name = hash_key_name(name, table)
-    ensure_index(client, table, context.settings.owner_index)
+    index = context.settings.owner_index
+    is_index_added = ensure_index(client, table, index)
     if found is not None:
         add_options(client, table, args)
     if args.point_in_time_recovery:
@@ -68,7 +69,8 @@ def create_or_update(context: Context, args: argparse.Namespace) -> Result:
         'key': key_name,
         'billing': billing(table),
         'time_to_live': ttl,
-        'owner_index': context.settings.owner_index,
+        'owner_index': index,
+        'owner_index_added': is_index_added,
         'point_in_time_recovery': args.point_in_time_recovery,
         'deletion_protection': args.deletion_protection,
         'tags': dict(args.tag),
@@ -76,27 +78,29 @@ def create_or_update(context: Context, args: argparse.Namespace) -> Result:
     item_rows = [
         (what.replace('_', ' '), option_text(value))
         for what, value in data.items()
-        if value and what not in ('table', 'created')
+        if value and what not in ('table', 'created', 'owner_index_added')
     ]
     verb = 'is created' if found is None else 'was there already'
-    lines = [f'The table {name} {verb}.', '', *columns(item_rows, '  ')]
+    added = f'; its index {index} is new' if is_index_added else ''
+    lines = [f'The table {name} {verb}{added}.', '', *columns(item_rows, '  ')]
     return Result(data, lines, 0 if on else 1)
 
 
 def ensure_index(
     client: Any, table: dict[str, Any], index: str | None
-) -> None:
-    """Add the index to a described `table` that has none of that name.
+) -> bool:
+    """Add the index to a described `table`; False if that has it already.
 
     Raises ConfigurationError for one that can't be used.
     """
     if index is None:
-        return
-    if find_index(table, index) is None:
-        add_index(client, table, index)
-        wait_until_index_active(client, table['TableName'], index)
-    else:
+        return False
+    if find_index(table, index) is not None:
         require_index(client, table, index)
+        return False
+    add_index(client, table, index)
+    wait_until_index_active(client, table['TableName'], index)
+    return True
 
 
 def option_text(value: Any) -> str:

@@ -176,6 +176,9 @@ def test_owners_need_an_index(command: Run, name: str) -> None:
     output = command(name, '--owner', 'anna')
     assert output.status == 1
     assert 'set dynamodb_session.owner_index' in output.err
+    output = command(name, '--owner', 'anna', INDEX)
+    assert output.status == 1
+    assert 'has no index Owner-index: let dynamodb-session' in output.err
 
 
 @pytest.mark.parametrize('stdin', [io.StringIO(), None])
