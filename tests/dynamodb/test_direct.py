@@ -139,6 +139,8 @@ def outcomes(client: Any, table: str, key: str) -> Iterator[Any]:
             )
             reply['text'] = str(failed)
         metadata = reply.pop('ResponseMetadata')
+        # an invention of older motos, which boto3 leaves out
+        reply.pop('ConsumedCapacityUnits', None)
         return reply, metadata['HTTPStatusCode'], metadata['RetryAttempts']
 
     def item(operation: str, **parameters: Any) -> Any:
