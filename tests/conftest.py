@@ -16,6 +16,7 @@ from pyramid_dynamodb_session import DynamoDBSessionStore, local
 from pyramid_dynamodb_session.dynamodb.direct import DirectClient
 from tests.support.aws import (
     ACCESS_KEY,
+    KNOWS_ACCOUNTS,
     REGION,
     SECRET_KEY,
     boto3_session,
@@ -77,6 +78,11 @@ def pytest_configure(config: pytest.Config) -> None:
         'postgresql: deselected where POSTGRESQL_URL is not set.',
     )
     config.addinivalue_line(
+        'markers',
+        'recent_botocore: deselected where it is older than the endpoints of '
+        'accounts.',
+    )
+    config.addinivalue_line(
         'markers', 'soak: takes minutes; only run by pytest -m soak.'
     )
     config.addinivalue_line(
@@ -110,6 +116,8 @@ def pytest_collection_modifyitems(
         if item.get_closest_marker('postgresql') and (
             'POSTGRESQL_URL' not in os.environ
         ):
+            return False
+        if item.get_closest_marker('recent_botocore') and not KNOWS_ACCOUNTS:
             return False
         marker = item.get_closest_marker('engines')
         return marker is None or engine in marker.args

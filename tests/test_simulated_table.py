@@ -597,6 +597,9 @@ def comparable(answer: Answer, engine: str, call: Call) -> Answer:
         # DynamoDB Local tells it of a delete that finds nothing
         answer.pop('ConsumedCapacity', None)
     answer.pop('ItemCollectionMetrics', None)
+    if not answer.get('Attributes'):
+        # moto 5.0 returns none where it was not asked to return any
+        answer.pop('Attributes', None)
     if 'reasons' in answer:
         answer['reasons'] = [
             {

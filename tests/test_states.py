@@ -786,7 +786,7 @@ def test_new_id_ends_the_old_one(state: str, app: SmallApp) -> None:
 
 APP = 'tests.apps.wsgi_app:main'
 #: What four clients at once need on one session; see the documentation.
-ATTEMPTS = 60
+ATTEMPTS = 30
 
 
 @pytest.mark.parametrize('path', ['/save', '/stream'])

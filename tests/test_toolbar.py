@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
+from pyramid.httpexceptions import HTTPFound
 from pyramid.response import Response
 from pyramid.session import SignedCookieSessionFactory
 from webtest import TestApp
@@ -48,7 +53,8 @@ def make(client: Any, settings: dict[str, str]) -> Make:
             'pyramid.includes': 'pyramid_debugtoolbar',
         }
         app = SmallApp(client, settings, toolbar | (more or {}), **options)
-        app.add(count, none, read, look, change, remove, restart, much)
+        app.add(count, none, read, look, change, pair)
+        app.add(remove, restart, much)
         app.add(read_only, session_state='read_only')
         return app
 
@@ -71,6 +77,10 @@ def read_only(request: Any) -> Any:
 def change(request: Any) -> Any:
     request.session.update({'a <b>': ['secret'], 'n': 2, 'kept': 1})
     request.session.pop('gone', None)
+
+
+def pair(request: Any) -> Any:
+    request.session['pair'] = 1, 2
 
 
 def remove(request: Any) -> Any:
@@ -281,6 +291,85 @@ def test_panel_of_a_request_that_fails(make: Make) -> None:
     assert panel['Lock'].startswith('not to be had in ')
     assert 'held the lock of the session for all of lock_wait' in panel.text
     assert panel['Outcome'] == 'nothing stored'
+
+
+def history(browser: TestApp) -> dict[str, int]:
+    """The status of each path, as the toolbar's history shows it."""
+    stream = browser.get('/_debug_toolbar/sse').text
+    (data,) = re.findall('^data:(.*)$', stream, re.MULTILINE)
+    return {
+        entry['path']: entry['status_code'] for _, entry, _ in json.loads(data)
+    }
+
+
+@pytest.mark.parametrize(
+    'more',
+    [{}, {'pyramid.includes': ''}, CALLBACKS],
+    ids=['toolbar first', 'session first', 'callbacks'],
+)
+def test_history_shows_the_status_of_a_save_that_failed(
+    more: dict[str, str], make: Make
+) -> None:
+    def wrong(request: Any) -> Any:
+        request.session['form'] = {'user': object()}
+
+    app = make(more=more)
+    if more.get('pyramid.includes') == '':
+        app.config.include('pyramid_debugtoolbar')
+    app.add(wrong)
+    browser = app.open()
+    browser.get('/count')
+    browser.get('/wrong', status=500)
+    panel = Panel(browser)
+    assert "session['form'] holds an object at ['user']" in panel.text
+    assert panel['Outcome'] == 'not saved, only released'
+    assert history(browser) == {'/count': 200, '/wrong': 500}
+
+
+def test_history_shows_a_redirection_that_the_toolbar_has_stopped(
+    make: Make,
+) -> None:
+    def leave(request: Any) -> Any:
+        request.session['n'] = 1
+        raise HTTPFound('/count')
+
+    app = make(more={'debugtoolbar.intercept_redirects': 'true'})
+    app.add(leave)
+    browser = app.open()
+    browser.get('/leave', status=200)
+    assert history(browser) == {'/leave': 302}
+
+
+def test_panel_warns_of_what_would_not_come_back_equal(app: SmallApp) -> None:
+    def mixed(request: Any) -> Any:
+        request.session['kept'] = [datetime.date(2026, 11, 21), {'a': 1}]
+        request.session['cart'] = {'items': [{7: 'seven'}, (1, 2)]}
+        request.session['name'] = Markup('<b>')
+
+    def again(request: Any) -> Any:
+        return sorted(request.session)
+
+    app.add(mixed, again)
+    browser = app.open()
+    browser.get('/mixed')
+    (warning,) = Panel(browser).html.select('.alert-warning')
+    assert [row.get_text() for row in warning.select('li')] == [
+        "session['cart']['items'][0][7]: a key of type int",
+        "session['cart']['items'][1]: tuple",
+        "session['name']: markupsafe.Markup",
+    ]
+    # what has been read comes back as it is
+    browser.get('/again')
+    assert not Panel(browser).html.select('.alert-warning')
+
+
+def test_panel_does_not_know_what_another_serializer_changes(
+    make: Make,
+) -> None:
+    app = make(serializer='pyramid.session.JSONSerializer')
+    browser = app.open()
+    browser.get('/pair')
+    assert not Panel(browser).html.select('.alert-warning')
 
 
 def test_panel_of_a_request_that_lost_the_lock(app: SmallApp) -> None:

@@ -24,6 +24,13 @@ from ..events import (
     SessionUsed,
 )
 from ..factory import lifecycles_of
+from ..serializer import (
+    JSONSerializer,
+    Path,
+    changed_by_storing,
+    path_text,
+    type_name,
+)
 from ..session import DynamoDBSession
 from ..store.item import ITEM_LIMIT
 
@@ -40,6 +47,7 @@ class SessionReport:
     """What a request did with one session, as the panel shows it."""
 
     def __init__(self, session: DynamoDBSession) -> None:
+        self._work = session._work
         self._recorder = recorder_of(session)
         #: the seconds that each kind of event took, the last of its kind
         self._seconds = {
@@ -144,6 +152,26 @@ class SessionReport:
         keys += [(key, 0, 'removed') for key in before.keys() - after.keys()]
         return sorted(keys, key=lambda row: (-row[1], row[0]))
 
+    @property
+    def changed_by_storing(self) -> list[tuple[str, str]]:
+        """Values that come back as something else: where, and their type.
+
+        Of the package's own serializer; what others do is not known.
+        """
+        items = self._work.items
+        serializer = self._work._store.settings.serializer
+        if items is None or not isinstance(serializer, JSONSerializer):
+            return []
+        try:
+            paths = changed_by_storing(items)
+        except (TypeError, ValueError, RecursionError):
+            # an error besides, which the panel shows
+            return []
+        return [
+            (f'session{path_text(path)}', type_at(items, path))
+            for path in paths
+        ]
+
 
 def recorder_of(session: DynamoDBSession) -> RequestRecorder:
     """What was recorded of a session; nothing, if nobody listened."""
@@ -157,6 +185,16 @@ def change(after: bytes, before: bytes | None) -> str:
     if before is None:
         return 'added'
     return '' if after == before else 'changed'
+
+
+def type_at(items: Any, path: Path) -> str:
+    """The type of a value, or of its key if that is no text."""
+    for key in path[:-1]:
+        items = items[key]
+    last = path[-1]
+    if isinstance(items, dict) and type(last) is not str:
+        return f'a key of type {type_name(type(last))}'
+    return type_name(type(items[last]))
 
 
 def event_words(event: type[SessionEvent]) -> str:
@@ -204,6 +242,12 @@ class DynamoDBSessionPanel(DebugPanel):
         waited = sum(report.waited for report in reports)
         return f'{calls}, waited {waited * 1000:,.0f} ms' if waited else calls
 
+    def process_response(self, response: Any) -> None:
+        """The session may still be saved: see what becomes of that."""
+        self._request.add_response_callback(
+            StatusCorrection(self._request.debug_toolbar, response.status_int)
+        )
+
     def render_vars(self, request: Any) -> dict[str, Any]:
         # not earlier: the last call may come after the toolbar
         return {'sessions': self._reports(), 'limit': ITEM_LIMIT}
@@ -212,6 +256,23 @@ class DynamoDBSessionPanel(DebugPanel):
         return [
             SessionReport(session) for session in sessions_of(self._request)
         ]
+
+
+class StatusCorrection:
+    """A response callback: the history shows the status that is sent.
+
+    The toolbar's tween is below the one that saves the session, and has seen
+    another status when saving fails.
+    """
+
+    def __init__(self, toolbar: Any, seen: int) -> None:
+        self._toolbar = toolbar
+        self._seen = seen
+
+    def __call__(self, request: Any, response: Any) -> None:
+        # but for what the toolbar shows in place of a redirection
+        if response.status_int != self._seen:
+            self._toolbar.status_int = response.status_int
 
 
 def listen(config: Any) -> None:

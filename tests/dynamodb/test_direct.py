@@ -83,7 +83,7 @@ def direct_client(
 
 
 def get(client: Any) -> Any:
-    return client.get_item(TableName='t', Key=KEY)
+    return client.get_item(TableName='sessions', Key=KEY)
 
 
 @pytest.fixture
@@ -139,6 +139,8 @@ def outcomes(client: Any, table: str, key: str) -> Iterator[Any]:
             )
             reply['text'] = str(failed)
         metadata = reply.pop('ResponseMetadata')
+        # an invention of older motos, which boto3 leaves out
+        reply.pop('ConsumedCapacityUnits', None)
         return reply, metadata['HTTPStatusCode'], metadata['RetryAttempts']
 
     def item(operation: str, **parameters: Any) -> Any:
@@ -221,7 +223,11 @@ def test_everything_else_is_the_boto3_clients(
         answer(b'upstream is away', '503 Service Unavailable'),
         answer(b'', '500 Internal Server Error'),
         answer(b'too much', '413 Too Large'),
-        answer(b'{"message":"slow"}', '429 Too Many'),
+        pytest.param(
+            answer(b'{"message":"slow"}', '429 Too Many'),
+            # older ones repeat it
+            marks=pytest.mark.recent_botocore,
+        ),
         answer(b'', '302 Found', 'Location: /elsewhere'),
     ],
 )
@@ -276,7 +282,9 @@ def test_the_signature_is_botocores(
     for _ in range(5):
         noise = ''.join(map(chr, dice.choices(range(1, 0xD7FF), k=90)))
         client.put_item(TableName=noise, Item={'S': {'S': noise}})
-        client.put_item(TableName='t', Item={'B': {'B': dice.randbytes(99)}})
+        client.put_item(
+            TableName='sessions', Item={'B': {'B': dice.randbytes(99)}}
+        )
 
     assert len(wire.requests) == 10
     for request in wire.requests:
@@ -297,7 +305,7 @@ def test_the_signature_is_botocores(
 
 def test_the_body_is_boto3s(wire: Wire) -> None:
     parameters: dict[str, Any] = {
-        'TableName': 't',
+        'TableName': 'sessions',
         'Key': KEY,
         'UpdateExpression': 'SET a = :a, b = :b, c = :c',
         'ExpressionAttributeValues': {
@@ -335,7 +343,7 @@ def test_a_transaction_gets_one_token_for_all_attempts(
 
 def test_a_long_request_does_not_wait_for_a_go_ahead(wire: Wire) -> None:
     direct_client(wire.url).put_item(
-        TableName='t', Item={'S': 'x' * 1_200_000}
+        TableName='sessions', Item={'S': 'x' * 1_200_000}
     )
     (request,) = wire.requests
     assert 'expect' not in request.headers

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, EndpointVariantError
 from pyramid_dynamodb_session.dynamodb import _connection
 from pyramid_dynamodb_session.dynamodb._http import Response
 from pyramid_dynamodb_session.dynamodb.direct import DirectClient
-from tests.support.aws import ACCESS_KEY, SECRET_KEY
+from tests.support.aws import ACCESS_KEY, KNOWS_ACCOUNTS, SECRET_KEY
 
 # no engine takes part: once is enough
 pytestmark = pytest.mark.engines('moto', reason='no engine takes part')
@@ -53,12 +53,13 @@ def client_of(
     **options: Any,
 ) -> Any:
     config = options.pop('config', {})
+    if account is not None and KNOWS_ACCOUNTS:
+        options['aws_account_id'] = account
     return boto3.Session(botocore_session=SESSION).client(
         'dynamodb',
         region_name=region,
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
-        aws_account_id=account,
         config=Config(user_agent='test/1', proxies={}, **config),
         **options,
     )
@@ -100,7 +101,7 @@ def ours(
         return Response(200, {}, b'{}', True)
 
     patch.setattr(_connection.Pool, 'exchange', exchange)
-    credentials = client._get_credentials()
+    credentials = client._request_signer._credentials
     direct = DirectClient(client, credentials)
     try:
         getattr(direct, operation)(**parameters)
@@ -145,7 +146,7 @@ def test_every_region_that_botocore_knows(
             client = client_of(region, account, config=config)
         except EndpointVariantError:
             continue  # there is no such endpoint
-        call = 'get_item', {'TableName': 't', 'Key': KEY}
+        call = 'get_item', {'TableName': 'sessions', 'Key': KEY}
         expected = boto3s(client, *call)
         found = ours(client, *call, monkeypatch)
         if found != expected:
@@ -153,24 +154,20 @@ def test_every_region_that_botocore_knows(
     assert wrong == {}
 
 
+@pytest.mark.recent_botocore
 @pytest.mark.parametrize('mode', ['preferred', 'disabled', 'required'])
 @pytest.mark.parametrize('account', [None, ACCOUNT])
 @pytest.mark.parametrize(
     ('operation', 'parameters'),
     [
-        ('get_item', {'TableName': 't', 'Key': KEY}),
+        ('get_item', {'TableName': 'sessions', 'Key': KEY}),
         ('get_item', {'TableName': ARN, 'Key': KEY}),
         ('put_item', {'TableName': ARN, 'Item': KEY}),
         (
             'transact_write_items',
-            {'TransactItems': [{'Put': {'TableName': 't', 'Item': KEY}}]},
-        ),
-        (
-            'transact_write_items',
             {
                 'TransactItems': [
-                    {'Delete': {'TableName': ARN, 'Key': KEY}},
-                    {'Put': {'TableName': 't', 'Item': KEY}},
+                    {'Put': {'TableName': 'sessions', 'Item': KEY}}
                 ]
             },
         ),
@@ -178,7 +175,16 @@ def test_every_region_that_botocore_knows(
             'transact_write_items',
             {
                 'TransactItems': [
-                    {'Put': {'TableName': 't', 'Item': KEY}},
+                    {'Delete': {'TableName': ARN, 'Key': KEY}},
+                    {'Put': {'TableName': 'sessions', 'Item': KEY}},
+                ]
+            },
+        ),
+        (
+            'transact_write_items',
+            {
+                'TransactItems': [
+                    {'Put': {'TableName': 'sessions', 'Item': KEY}},
                     {'Delete': {'TableName': ARN, 'Key': KEY}},
                 ]
             },
@@ -198,11 +204,12 @@ def test_endpoints_of_accounts(
     assert ours(client, operation, parameters, monkeypatch) == expected
 
 
+@pytest.mark.recent_botocore
 def test_an_account_is_in_the_endpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     client = client_of(account=ACCOUNT)
-    call = 'get_item', {'TableName': 't', 'Key': KEY}
+    call = 'get_item', {'TableName': 'sessions', 'Key': KEY}
     (_, host, *_), _ = ours(client, *call, monkeypatch)
     assert host.startswith(f'{ACCOUNT}.ddb.')
     call = 'get_item', {'TableName': ARN, 'Key': KEY}
@@ -229,7 +236,7 @@ def test_an_endpoint_url(
     monkeypatch: pytest.MonkeyPatch, region: str, url: str
 ) -> None:
     client = client_of(region, ACCOUNT, endpoint_url=url)
-    call = 'get_item', {'TableName': 't', 'Key': KEY}
+    call = 'get_item', {'TableName': 'sessions', 'Key': KEY}
     assert ours(client, *call, monkeypatch) == boto3s(client, *call)
 
 
@@ -241,7 +248,7 @@ def test_an_endpoint_url_of_the_environment(
 ) -> None:
     monkeypatch.setenv(name, 'http://engine.example:8000/path')
     client = client_of()
-    call = 'get_item', {'TableName': 't', 'Key': KEY}
+    call = 'get_item', {'TableName': 'sessions', 'Key': KEY}
     found = ours(client, *call, monkeypatch)
     assert found == boto3s(client, *call)
     assert found[0] == ('http', 'engine.example', 8000, '/path')
@@ -264,7 +271,7 @@ def test_the_endpoint_is_asked_for_once(
         'exchange',
         lambda pool, request: Response(200, {}, b'{}', True),
     )
-    direct = DirectClient(client, client._get_credentials())
+    direct = DirectClient(client, client._request_signer._credentials)
     for table in ('one', 'two', ARN, ARN):
         direct.get_item(TableName=table, Key=KEY)
         direct.put_item(TableName=table, Item=KEY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Any
 
@@ -10,6 +11,10 @@ from botocore.config import Config
 
 REGION = 'us-west-2'
 ACCESS_KEY = SECRET_KEY = 'testing'
+#: Whether boto3 knows of endpoints that name an account.
+KNOWS_ACCOUNTS = (
+    'aws_account_id' in inspect.signature(boto3.Session.client).parameters
+)
 
 
 def hide_aws_settings() -> None:
