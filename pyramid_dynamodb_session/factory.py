@@ -163,10 +163,14 @@ class RequestLifecycle:
         self._factory = factory
         self._request = weakref.ref(request)
         self._sent_id = factory.cookie.read(request)
-        stored_ids = request.environ.get(STORED_IDS, {})
+        environ = request.environ
         #: the id that an earlier attempt has stored
-        self._continued_id = stored_ids.get(factory.settings.cookie_name)
-        self._recorder = self._recorder_for(request)
+        self._continued_id: str | None = None
+        if STORED_IDS in environ:
+            stored_ids = environ[STORED_IDS]
+            self._continued_id = stored_ids.get(factory.settings.cookie_name)
+        kind = RequestRecorder if is_listened(request) else Recorder
+        self._recorder = kind(self._request)
         if self._sent_id is None and factory.cookie.is_sent(request):
             self._recorder.record_event(CookieRejected)
             self._recorder.notify()
@@ -177,20 +181,14 @@ class RequestLifecycle:
             touch_interval=factory.settings.touch_interval,
             on_load=self._begin,
             recorder=self._recorder,
-            started_at=request.environ.setdefault(
-                STARTED_AT, time.monotonic()
-            ),
-            attempt=request.environ.get('retry.attempt', 0),
+            started_at=environ.setdefault(STARTED_AT, time.monotonic()),
+            attempt=environ.get('retry.attempt', 0),
         )
         self.session = DynamoDBSession(self.work)
         self._is_finished = False
         #: when the session was first used, on the monotonic clock
         self._begun: float | None = None
         request.add_finished_callback(self._end)
-
-    def _recorder_for(self, request: Any) -> Recorder:
-        kind = RequestRecorder if is_listened(request) else Recorder
-        return kind(self._request)
 
     def _begin(self) -> None:
         """Before the session is loaded: see to it that it will be saved."""
@@ -229,12 +227,7 @@ class RequestLifecycle:
             saves = False
         finally:
             self.give_up(request, 'the response has been made')
-        vary = response.vary
-        if vary is None:
-            # in nearly every request, where setting the list costs more
-            response.headers['Vary'] = 'Cookie'
-        else:
-            response.vary = sorted({*vary, 'Cookie'})
+        vary_by_cookie(response)
         self._write_cookie(request, response, saves)
         return response
 
@@ -343,7 +336,10 @@ def is_being_answered(request: Any) -> bool:
     Greenlets may share the thread-local that tells, so this alone does not
     make one request a part of another: see :data:`ANSWERED`.
     """
-    return any(frame['request'] is request for frame in manager.stack)
+    for frame in manager.stack:
+        if frame['request'] is request:
+            return True
+    return False
 
 
 def answered_request() -> Any:
@@ -375,12 +371,14 @@ def enclosing_request(request: Any) -> Any:
     Only one that the router made: a request that a script or a test has
     prepared is part of nothing, and answered by nobody.
     """
-    parent = answered_request()
+    reference = ANSWERED.get()
+    parent = reference and reference()
     if (
         parent is None
         or parent is request
         or not hasattr(parent, 'invoke_subrequest')
         or parent.registry is not getattr(request, 'registry', None)
+        or not is_being_answered(parent)
     ):
         return None
     return parent
@@ -458,6 +456,16 @@ def error_response(request: Any, error: SessionResponseError) -> Any:
         request.exception = error
         request.exc_info = exc_info
         return error
+
+
+def vary_by_cookie(response: Any) -> None:
+    """Keep caches from giving the response to those with another cookie."""
+    headers = response.headerlist
+    if 'vary' in {name.lower() for name, _ in headers}:
+        response.vary = sorted({*(response.vary or ()), 'Cookie'})
+    else:
+        # in nearly every request, where WebOb's own way costs much more
+        headers.append(('Vary', 'Cookie'))
 
 
 def replace_response(response: Any, other: Any, request: Any) -> None:

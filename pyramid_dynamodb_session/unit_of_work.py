@@ -91,6 +91,25 @@ class UnitOfWork:
     :param attempt: how many attempts of the request there were before.
     """
 
+    #: why it can be changed, or loaded, no more
+    closed = ''
+    #: whether the data was ever loaded
+    used = False
+    #: whether the expiry slid in this request
+    slid = False
+    #: what became of the request's transaction; see the errors'
+    transaction = NOT_COMMITTED
+    #: it was ended, by another request, while this one was on its way
+    is_overtaken = False
+    _record: SessionRecord
+    _failure: SessionResponseError | None = None
+    _is_busy = False
+    #: the process that has loaded it
+    _pid = 0
+    #: the stored session that :meth:`invalidate` has left behind
+    _invalidated: tuple[str, str | None] | None = None
+    _lock_id: str | None = None
+
     def __init__(
         self,
         store: DynamoDBSessionStore,
@@ -107,28 +126,9 @@ class UnitOfWork:
         self.state = state
         self._touch_interval = touch_interval
         self._on_load = on_load
-        #: why it can be changed, or loaded, no more
-        self.closed = ''
-        #: whether the data was ever loaded
-        self.used = False
-        #: whether the expiry slid in this request
-        self.slid = False
-        #: what became of the request's transaction; see the errors'
-        self.transaction = NOT_COMMITTED
-        #: it was ended, by another request, while this one was on its way
-        self.is_overtaken = False
-        self._failure: SessionResponseError | None = None
-        self._is_busy = False
-        #: the process that has loaded it
-        self._pid = 0
         self._started_at = started_at or time.monotonic()
         self._attempt = attempt
-        #: the stored session that :meth:`invalidate` has left behind
-        self._invalidated: tuple[str, str | None] | None = None
-        self._lock_id: str | None = None
         self._start_anew(session_id)
-
-    _record: SessionRecord
 
     def _start_anew(self, session_id: str | None) -> None:
         """As if just made, to be looked for under `session_id`."""

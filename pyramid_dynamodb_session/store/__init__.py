@@ -122,7 +122,10 @@ class DynamoDBSessionStore:
     def bind(self, recorder: Recorder) -> DynamoDBSessionStore:
         """The same store, what it does being recorded by a `recorder`."""
         bound = object.__new__(type(self))
-        vars(bound).update(vars(self), _calls=self._calls.bind(recorder))
+        bound.__dict__ = {
+            **self.__dict__,
+            '_calls': self._calls.bind(recorder),
+        }
         return bound
 
     # -- the provider's operations ---------------------------------------
@@ -200,18 +203,18 @@ class DynamoDBSessionStore:
             self._put(self._new_item(name, data, record))
             return
         lock_id = str(lock_id)
-        held = self._locks.held(lock_id)
-        name = self._name(session_id) if held is None else held.name
+        holder = self._locks.holder(lock_id)
+        name = holder.held.name if holder else self._name(session_id)
         try:
-            if record is None and held is not None:
-                record = held.record
+            if record is None and holder is not None:
+                record = holder.held.record
             record = record or self._locked_record(name)
             payload = payload or self.dumps(items)
             save = self._save_of(name, items, payload, record, lock_id)
         except (SessionSerializationError, SessionTooLarge):
             self._locks.release(self._calls, name, lock_id)
             raise
-        outcome = self._locks.save(self._calls, name, lock_id, save)
+        outcome = self._locks.save(self._calls, name, lock_id, save, holder)
         if outcome is not Outcome.SAVED:
             raise error_of(outcome, lock_lost())
 
@@ -812,6 +815,8 @@ def only_record(found: Found) -> SessionRecord | None:
 
 def size_of_lists(record: SessionRecord) -> int:
     """Bytes of what an item remembers of saves and take-overs."""
+    if not (record.receipts or record.taken_over):
+        return 0
     lists: Item = {}
     if record.receipts:
         lists['SavedBy'] = {'S': ' '.join(record.receipts)}
