@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 #: Where a request keeps its life cycles, and the state of its view.
 LIFECYCLES = '_dynamodb_session_lifecycles'
 STATE = '_dynamodb_session_state'
+#: Where it keeps that the tween will save its sessions.
+IN_TWEEN = '_dynamodb_session_in_tween'
 #: Where the environment keeps the ids that earlier attempts of pyramid_retry
 #: have stored, by the names of their cookies.
 STORED_IDS = 'pyramid_dynamodb_session.stored_ids'
@@ -104,20 +106,14 @@ class DynamoDBSessionFactory:
         if answered_request() is None:
             # the tween does not run
             ANSWERED.set(weakref.ref(outermost(request)))
-        parent = self._parent(request)
-        if parent is not None:
-            return self._lifecycle(parent)
-        lifecycles[self] = RequestLifecycle(self, request)
-        return lifecycles[self]
-
-    def _parent(self, request: Any) -> Any:
-        """The request of the same session that this one is a part of."""
         parent = enclosing_request(request)
-        if parent is None or (
-            self.cookie.read(parent) != self.cookie.read(request)
+        if parent is not None and (
+            self.cookie.read(parent) == self.cookie.read(request)
         ):
-            return None
-        return parent
+            return self._lifecycle(parent)
+        lifecycle = RequestLifecycle(self, request, parent is not None)
+        lifecycles[self] = lifecycle
+        return lifecycle
 
     def state(self, request: Any) -> str:
         """The state of the view; where it says nothing, the default."""
@@ -157,15 +153,24 @@ class RequestLifecycle:
 
     It refers to its request weakly: a request that is dropped, whatever
     became of its callbacks, keeps no lock.
+
+    :param is_enclosed: whether the request is a part of another one.
     """
 
-    def __init__(self, factory: DynamoDBSessionFactory, request: Any) -> None:
+    _is_finished = False
+    #: when the session was first used, on the monotonic clock
+    _begun: float | None = None
+    #: the id that an earlier attempt has stored
+    _continued_id: str | None = None
+
+    def __init__(
+        self, factory: DynamoDBSessionFactory, request: Any, is_enclosed: bool
+    ) -> None:
         self._factory = factory
+        self._is_enclosed = is_enclosed
         self._request = weakref.ref(request)
         self._sent_id = factory.cookie.read(request)
         environ = request.environ
-        #: the id that an earlier attempt has stored
-        self._continued_id: str | None = None
         if STORED_IDS in environ:
             stored_ids = environ[STORED_IDS]
             self._continued_id = stored_ids.get(factory.settings.cookie_name)
@@ -185,9 +190,6 @@ class RequestLifecycle:
             attempt=environ.get('retry.attempt', 0),
         )
         self.session = DynamoDBSession(self.work)
-        self._is_finished = False
-        #: when the session was first used, on the monotonic clock
-        self._begun: float | None = None
         request.add_finished_callback(self._end)
 
     def _begin(self) -> None:
@@ -203,8 +205,10 @@ class RequestLifecycle:
             )
         if self._begun is None:
             self._begun = time.monotonic()
-            request.add_response_callback(self._respond)
-        join_transaction(request, [self.work])
+            if IN_TWEEN not in vars(request):
+                request.add_response_callback(self._respond)
+        if self._is_enclosed or transaction.may_concern(request):
+            join_transaction(request, [self.work])
 
     def _respond(self, request: Any, response: Any) -> None:
         """Where the tween has not run, or the session was used after it."""
@@ -430,6 +434,8 @@ def session_tween_factory(
                 ANSWERED.set(None)
 
     def answer(request: Any) -> Any:
+        attributes = vars(request)
+        attributes[IN_TWEEN] = True
         try:
             response = handler(request)
         except SessionResponseError as error:
@@ -439,6 +445,8 @@ def session_tween_factory(
             # stored by an earlier attempt: the browser must learn the id
             for _, factory in registry.getUtilitiesFor(ISessionFactory):
                 factory(request)
+        # what is used from now on is saved by a response callback
+        del attributes[IN_TWEEN]
         for lifecycle in tuple(lifecycles_of(request).values()):
             response = lifecycle.finish(request, response)
         return response

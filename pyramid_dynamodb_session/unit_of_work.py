@@ -254,15 +254,17 @@ class UnitOfWork:
             if self._failure is not None:
                 self.recorder.notify()
         self._pid = os.getpid()
-        self.is_overtaken = isinstance(found, EndedSession) and (
-            self._store.ended_lately(found, OVERTAKEN_SECONDS + self._age())
-        )
+        self.is_overtaken = False
         if isinstance(found, SessionRecord):
             self._record = found
             self._lock_id = found.lock_id
             self.is_new = False
             self._is_stored = True
         else:
+            if found is not None:
+                self.is_overtaken = self._store.ended_lately(
+                    found, OVERTAKEN_SECONDS + self._age()
+                )
             self._start_anew(None)
             self._record = self._store.create_new_store_data()
         self.items = self._record.items
@@ -277,14 +279,11 @@ class UnitOfWork:
     def _find(self) -> SessionRecord | EndedSession | None:
         if self._id is None:
             return None
+        if self.state == 'exclusive':
+            return self._store.find_item_exclusive(self._id, owner=self)
         if self.state == 'optimistic' and self._attempt:
             back_off_before_retry(self._attempt)
-        if self.state != 'exclusive':
-            return self._store.find_item(self._id)
-        found = self._store.find_item_exclusive(self._id)
-        if isinstance(found, SessionRecord):
-            self._store.renew_while_alive(self, str(found.lock_id))
-        return found
+        return self._store.find_item(self._id)
 
     # -- save ------------------------------------------------------------
 
@@ -470,14 +469,15 @@ class UnitOfWork:
     def _lock(self, session_id: str) -> None:
         """Lock an ``optimistic`` session that nobody has saved since."""
         try:
-            found = self._store.lock_unchanged(session_id, self._record)
+            found = self._store.lock_unchanged(
+                session_id, self._record, owner=self
+            )
         except VersionChanged:
             raise conflict() from None
         if not isinstance(found, SessionRecord):
             raise conflict()
         self._lock_id = self._record.lock_id = found.lock_id
         self._record.taken_over = found.taken_over
-        self._store.renew_while_alive(self, str(found.lock_id))
 
     # -- end -------------------------------------------------------------
 

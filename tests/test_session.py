@@ -960,7 +960,7 @@ def test_vote_confirms_an_old_lock_by_a_renewal(
     session.prepare()
     assert wire.calls == []
     # as a process that stood still
-    held = store._locks.held(session._lock_id)
+    held = store._locks.holder(session._lock_id).held
     assert held is not None
     held.owner = None
     time.sleep(0.3)
@@ -984,7 +984,7 @@ def test_vote_of_a_session_that_others_have_changed_fails(
     session = opened(session_id, state=state)
     session['b'] = 2
     if state == 'exclusive':
-        held = store._locks.held(session._lock_id)
+        held = store._locks.holder(session._lock_id).held
         assert held is not None
         held.confirmed_at -= 60
     if end == 'remove':

@@ -359,12 +359,15 @@ class DynamoDBSessionStore:
             self._report_corrupt(error)
             return None
 
-    def find_item_exclusive(self, session_id: str) -> Found:
-        """As :meth:`get_item_exclusive`; an ended session says when."""
+    def find_item_exclusive(self, session_id: str, owner: Any = None) -> Found:
+        """As :meth:`get_item_exclusive`; an ended session says when.
+
+        :param owner: as long as it is alive, the lock is renewed.
+        """
         start = time.monotonic()
         name = self._name(session_id)
         try:
-            found = self._locks.acquire(self._calls, name)
+            found = self._locks.acquire(self._calls, name, owner=owner)
         except CorruptItem as error:
             self._report_corrupt(error)
             return None
@@ -473,14 +476,20 @@ class DynamoDBSessionStore:
                 raise
             raise error_of(Outcome.UNKNOWN, conflict()) from error
 
-    def lock_unchanged(self, session_id: str, record: SessionRecord) -> Found:
+    def lock_unchanged(
+        self, session_id: str, record: SessionRecord, owner: Any = None
+    ) -> Found:
         """Lock a session that nobody has saved since it was read.
 
         Raises :class:`.locks.VersionChanged`.
+
+        :param owner: as long as it is alive, the lock is renewed.
         """
         name = self._name(session_id)
         try:
-            return self._locks.acquire(self._calls, name, record.version)
+            return self._locks.acquire(
+                self._calls, name, record.version, owner
+            )
         except CorruptItem as error:
             self._report_corrupt(error)
             return None

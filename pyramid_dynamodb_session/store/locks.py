@@ -139,7 +139,11 @@ class Locks:
     # -- acquire ---------------------------------------------------------
 
     def acquire(
-        self, calls: Calls, name: str, version: int | None = None
+        self,
+        calls: Calls,
+        name: str,
+        version: int | None = None,
+        owner: Any = None,
     ) -> SessionRecord | EndedSession | None:
         """Lock the session of this `name`; None where there is none.
 
@@ -149,6 +153,7 @@ class Locks:
 
         :param version: the one that the session must still have; otherwise
             :class:`VersionChanged`.
+        :param owner: as long as it is alive, the lock is renewed.
         """
         start = time.monotonic()
         deadline = start + self._settings.lock_wait
@@ -158,7 +163,10 @@ class Locks:
         ticket.process = process
         try:
             queue.wait(ticket, deadline)
-            found = self._acquire_as_head(calls, ticket, deadline, version)
+            if ticket.held is None:
+                found = self._acquire(calls, ticket, deadline, version)
+            else:
+                found = self._inherit(ticket, ticket.held, version)
         except BaseException as error:
             self._leave(calls, ticket)
             if isinstance(error, SessionLockTimeout):
@@ -166,8 +174,10 @@ class Locks:
             raise
         if ticket.has_waited:
             self._report_wait(calls, ticket, time.monotonic() - start)
-        if not isinstance(found, SessionRecord):
+        if ticket.held is None:
             queue.leave(ticket)
+        elif owner is not None:
+            self._renew_for(owner, ticket, ticket.held)
         return found
 
     def _report_wait(
@@ -192,16 +202,10 @@ class Locks:
             ticket.process.holders.pop(held.lock_id, None)
             self._pass_on(calls, Holder(ticket, held))
 
-    def _acquire_as_head(
-        self,
-        calls: Calls,
-        ticket: Ticket,
-        deadline: float,
-        version: int | None,
-    ) -> SessionRecord | EndedSession | None:
-        held = ticket.held
-        if held is None:
-            return self._acquire(calls, ticket, deadline, version)
+    def _inherit(
+        self, ticket: Ticket, held: HeldLock, version: int | None
+    ) -> SessionRecord:
+        """The session under a lock that was handed on to this ticket."""
         record = held.record
         if version not in (None, record.version):
             raise VersionChanged(version_item(record))
@@ -441,8 +445,11 @@ class Locks:
         """Renew a held lock in the background, as long as `owner` lives."""
         holder = self.holder(lock_id)
         if holder is not None:
-            holder.held.owner = weakref.ref(owner)
-            holder.ticket.process.renewer.add(holder.held)
+            self._renew_for(owner, *holder)
+
+    def _renew_for(self, owner: Any, ticket: Ticket, held: HeldLock) -> None:
+        held.owner = weakref.ref(owner)
+        ticket.process.renewer.add(held)
 
     def standstill_since(self, moment: float) -> float:
         """Seconds for which no lock of this process could be renewed."""
