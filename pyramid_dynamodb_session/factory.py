@@ -340,10 +340,7 @@ def is_being_answered(request: Any) -> bool:
     Greenlets may share the thread-local that tells, so this alone does not
     make one request a part of another: see :data:`ANSWERED`.
     """
-    for frame in manager.stack:
-        if frame['request'] is request:
-            return True
-    return False
+    return request in [frame['request'] for frame in manager.stack]
 
 
 def answered_request() -> Any:

@@ -476,7 +476,7 @@ class Locks:
         if holder is None or not self._begin_release(holder):
             yield
             return
-        ticket, held = holder
+        ticket = holder.ticket
         try:
             yield
         finally:
