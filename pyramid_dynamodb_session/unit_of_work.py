@@ -39,10 +39,11 @@ from .events import (
     SessionSaved,
     StoreFailed,
 )
-from .store import DynamoDBSessionStore, conflict, lock_lost
+from .store import DynamoDBSessionStore
 from .store.item import EndedSession, SessionRecord
 from .store.lease import back_off_before_retry
 from .store.locks import VersionChanged
+from .store.outcome import conflict, lock_lost
 
 try:
     from pyramid_retry import mark_error_retryable
@@ -243,8 +244,6 @@ class UnitOfWork:
         try:
             found = self._find()
         except SessionResponseError as error:
-            if isinstance(error, SessionStoreUnavailable):
-                error.outcome = 'not saved'
             self._failure = error
             self._mark(error)
             self._report_failure(error, start)
@@ -439,9 +438,6 @@ class UnitOfWork:
         try:
             self._prepare(self.read())
         except SessionResponseError as error:
-            if isinstance(error, SessionStoreUnavailable):
-                # nothing but the lock was to be written
-                error.outcome = 'not saved'
             self.close('the transaction was aborted')
             self._mark(error)
             self._explain(error)
