@@ -515,13 +515,18 @@ class DynamoDBSessionStore:
         payload: bytes,
         record: SessionRecord,
     ) -> None:
-        """Raise :class:`SessionTooLarge` if a save would; no call is made."""
+        """Raise :class:`SessionTooLarge` if a save would; no call is made.
+
+        What the save would write is kept in the `record`, so that it is
+        compressed and encrypted once.
+        """
         self._writer.data(
             self._calls.recorder,
             self._name(session_id),
             items,
             payload,
             record,
+            prepares=True,
         )
 
     def expires_at(self, record: SessionRecord) -> int:

@@ -86,6 +86,10 @@ class SessionRecord:
     attribute: dict[str, Any] = dataclasses.field(
         default_factory=dict, repr=False
     )
+    #: ``SessionItems`` as the vote of a transaction has made it, and of what
+    prepared: tuple[Any, dict[str, Any]] | None = dataclasses.field(
+        default=None, repr=False
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,6 +89,7 @@ class Save:
             receipts=receipts_of(self.attributes),
             payload=self.payload,
             attribute=self.attributes['SessionItems'],
+            prepared=None,
         )
 
 

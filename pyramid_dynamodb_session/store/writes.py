@@ -55,6 +55,7 @@ class SessionWriter:
         self._codec = codec
         self._expiry = expiry
         self._ttl_attribute = settings.ttl_attribute
+        self._encrypts = bool(settings.encryption_keys)
         self._has_owners = settings.owner_index is not None
         self._snapshots = Snapshots(codec)
 
@@ -65,10 +66,14 @@ class SessionWriter:
         items: dict[str, Any],
         payload: bytes,
         record: SessionRecord,
+        prepares: bool = False,
     ) -> Item:
         """The attributes that a save writes.
 
         Raises :class:`SessionTooLarge`.
+
+        :param prepares: keep the data as it is stored, for a save of the
+            same.
         """
         data = self._expiry.attributes_of_save(record)
         if record.timeout is not None:
@@ -79,15 +84,29 @@ class SessionWriter:
             data['Owner'] = {'S': record.owner}
             size += item_size({'Owner': data['Owner']})
         lists = size_of_lists(record)
-        attribute = self._codec.attribute(
-            payload, items, name, size + lists, RESERVE - lists
-        )
+        size += lists
+        prepared = record.prepared
+        if prepared is not None and (
+            prepared[0] == self._made_of(payload, size, name)
+        ):
+            attribute = prepared[1]
+        else:
+            attribute = self._codec.attribute(
+                payload, items, name, size, RESERVE - lists
+            )
+            if prepares:
+                made_of = self._made_of(payload, size, name)
+                record.prepared = made_of, attribute
         data['SessionItems'] = attribute
         if recorder.listens:
             self._snapshots.record_write(
                 recorder, key_name, name, payload, attribute
             )
         return data
+
+    def _made_of(self, payload: bytes, size: int, name: str) -> Any:
+        """What ``SessionItems`` depends on: if encrypted, also on the item."""
+        return payload, size, name if self._encrypts else ''
 
     def creation(
         self, name: str, data: Item, record: SessionRecord
