@@ -423,6 +423,7 @@ def session_tween_factory(
         try:
             return answer(request)
         except BaseException:
+            vars(request).pop(IN_TWEEN, None)
             for lifecycle in tuple(lifecycles_of(request).values()):
                 lifecycle.give_up(request, 'the request has failed')
             raise
