@@ -226,10 +226,11 @@ class Locks:
     ) -> SessionRecord | EndedSession | None:
         queue = ticket.process.queue
         wait = LockWait(self._lease, deadline, ticket.abandoned_lock)
+        observed = None
         if ticket.must_yield:
             yield_to_other_processes()
-        observed = None
-        if ticket.is_contended or ticket.must_yield:
+            observed = self._observe(calls, ticket.name)
+        elif ticket.is_contended:
             observed = self._observe(calls, ticket.name)
         while True:
             if observed is None:
