@@ -389,7 +389,6 @@ class DynamoDBSessionStore:
         """As :meth:`get_item`; a session that has ended says when."""
         return self._reader.find(self._calls, self._name(session_id))
 
-    @saves_nothing
     def find_item_exclusive(self, session_id: str, owner: Any = None) -> Found:
         """As :meth:`get_item_exclusive`; an ended session says when.
 
@@ -403,10 +402,14 @@ class DynamoDBSessionStore:
         except CorruptItem as error:
             report_corrupt(calls.recorder, error)
             return None
+        except SessionStoreUnavailable as error:
+            # as saves_nothing, at less cost
+            error.outcome = 'not saved'
+            raise
         if not isinstance(found, SessionRecord):
             return found
         if self._expiry.is_too_old(found):
-            self._locks.release(calls, name, str(found.lock_id))
+            self.release_item_exclusive(session_id, str(found.lock_id))
             return None
         if calls.recorder.listens:
             calls.recorder.record_event(LockTaken, time.monotonic() - start)
