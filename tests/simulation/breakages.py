@@ -113,8 +113,8 @@ BREAKAGES = (
     Breakage(
         'a lock counts as dead after a sixth of a lease',
         'store.lease',
-        'self.watched >= self._lease\n',
-        'self.watched >= self._lease / 6\n',
+        'self.watched >= self._lease or',
+        'self.watched >= self._lease / 6 or',
     ),
     Breakage(
         "a lock's age is told by the web server's clock",
@@ -125,8 +125,8 @@ BREAKAGES = (
     Breakage(
         'the dead are waited for forever',
         'store.lease',
-        'self.watched >= self._lease\n',
-        'self.watched >= 1e6\n',
+        'self.watched >= self._lease or',
+        'self.watched >= 1e6 or',
     ),
     Breakage(
         'a refused write counts as saved after a retry',
