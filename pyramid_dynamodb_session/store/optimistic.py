@@ -14,7 +14,6 @@ from ..dynamodb.calls import Calls, ConditionFailed
 from ..errors import (
     SessionLockTimeout,
     SessionStoreUnavailable,
-    SessionTooLarge,
 )
 from .item import CorruptItem, SessionRecord
 from .locks import Locks, VersionChanged
@@ -125,18 +124,10 @@ class UnlockedSaves:
     def _save_under_lock(
         self, calls: Calls, name: str, lock_id: str, new: NewData
     ) -> Outcome:
-        try:
-            save = self._writer.save_under_lock(
-                calls.recorder,
-                name,
-                new.items,
-                new.payload,
-                new.record,
-                lock_id,
-            )
-        except SessionTooLarge:
-            self._locks.release(calls, name, lock_id)
-            raise
+        # it is no larger than it was when its first attempt was measured
+        save = self._writer.save_under_lock(
+            calls.recorder, name, new.items, new.payload, new.record, lock_id
+        )
         holder = self._locks.holder(lock_id)
         return self._locks.save(calls, name, lock_id, save, holder)
 
