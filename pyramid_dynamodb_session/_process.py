@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Value = TypeVar('Value')
 
@@ -22,14 +22,15 @@ class PerProcess(Generic[Value]):
 
     def __init__(self, make: Callable[[], Value]) -> None:
         self._make = make
-        self._made: tuple[int, Value] | None = None
+        #: by which process, and what
+        self._made: tuple[int, Any] = (0, None)
         self._mutexes: dict[int, threading.Lock] = {}
 
     def get(self) -> Value:
         """The value of this process."""
-        made = self._made
-        if made is not None and made[0] == os.getpid():
-            return made[1]
+        pid, value = self._made
+        if pid == os.getpid():
+            return value  # type: ignore[no-any-return]
         return self._make_once()
 
     def _make_once(self) -> Value:
@@ -38,9 +39,9 @@ class PerProcess(Generic[Value]):
         # parent when it was forked
         with self._mutexes.setdefault(pid, threading.Lock()):
             try:
-                if self._made is None or self._made[0] != pid:
+                if self._made[0] != pid:
                     self._made = (pid, self._make())
-                return self._made[1]
+                return self._made[1]  # type: ignore[no-any-return]
             finally:
                 # gevent may patch before it is needed again: greenlets must
                 # not wait for a mutex of threads

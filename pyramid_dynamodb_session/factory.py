@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 #: Where a request keeps its life cycles, and the state of its view.
 LIFECYCLES = '_dynamodb_session_lifecycles'
 STATE = '_dynamodb_session_state'
+#: Where it keeps that the tween will save its sessions.
+IN_TWEEN = '_dynamodb_session_in_tween'
 #: Where the environment keeps the ids that earlier attempts of pyramid_retry
 #: have stored, by the names of their cookies.
 STORED_IDS = 'pyramid_dynamodb_session.stored_ids'
@@ -104,20 +106,14 @@ class DynamoDBSessionFactory:
         if answered_request() is None:
             # the tween does not run
             ANSWERED.set(weakref.ref(outermost(request)))
-        parent = self._parent(request)
-        if parent is not None:
-            return self._lifecycle(parent)
-        lifecycles[self] = RequestLifecycle(self, request)
-        return lifecycles[self]
-
-    def _parent(self, request: Any) -> Any:
-        """The request of the same session that this one is a part of."""
         parent = enclosing_request(request)
-        if parent is None or (
-            self.cookie.read(parent) != self.cookie.read(request)
+        if parent is not None and (
+            self.cookie.read(parent) == self.cookie.read(request)
         ):
-            return None
-        return parent
+            return self._lifecycle(parent)
+        lifecycle = RequestLifecycle(self, request, parent is not None)
+        lifecycles[self] = lifecycle
+        return lifecycle
 
     def state(self, request: Any) -> str:
         """The state of the view; where it says nothing, the default."""
@@ -157,16 +153,29 @@ class RequestLifecycle:
 
     It refers to its request weakly: a request that is dropped, whatever
     became of its callbacks, keeps no lock.
+
+    :param is_enclosed: whether the request is a part of another one.
     """
 
-    def __init__(self, factory: DynamoDBSessionFactory, request: Any) -> None:
+    _is_finished = False
+    #: when the session was first used, on the monotonic clock
+    _begun: float | None = None
+    #: the id that an earlier attempt has stored
+    _continued_id: str | None = None
+
+    def __init__(
+        self, factory: DynamoDBSessionFactory, request: Any, is_enclosed: bool
+    ) -> None:
         self._factory = factory
+        self._is_enclosed = is_enclosed
         self._request = weakref.ref(request)
         self._sent_id = factory.cookie.read(request)
-        stored_ids = request.environ.get(STORED_IDS, {})
-        #: the id that an earlier attempt has stored
-        self._continued_id = stored_ids.get(factory.settings.cookie_name)
-        self._recorder = self._recorder_for(request)
+        environ = request.environ
+        if STORED_IDS in environ:
+            stored_ids = environ[STORED_IDS]
+            self._continued_id = stored_ids.get(factory.settings.cookie_name)
+        kind = RequestRecorder if is_listened(request) else Recorder
+        self._recorder = kind(self._request)
         if self._sent_id is None and factory.cookie.is_sent(request):
             self._recorder.record_event(CookieRejected)
             self._recorder.notify()
@@ -177,20 +186,11 @@ class RequestLifecycle:
             touch_interval=factory.settings.touch_interval,
             on_load=self._begin,
             recorder=self._recorder,
-            started_at=request.environ.setdefault(
-                STARTED_AT, time.monotonic()
-            ),
-            attempt=request.environ.get('retry.attempt', 0),
+            started_at=environ.setdefault(STARTED_AT, time.monotonic()),
+            attempt=environ.get('retry.attempt', 0),
         )
         self.session = DynamoDBSession(self.work)
-        self._is_finished = False
-        #: when the session was first used, on the monotonic clock
-        self._begun: float | None = None
         request.add_finished_callback(self._end)
-
-    def _recorder_for(self, request: Any) -> Recorder:
-        kind = RequestRecorder if is_listened(request) else Recorder
-        return kind(self._request)
 
     def _begin(self) -> None:
         """Before the session is loaded: see to it that it will be saved."""
@@ -205,8 +205,10 @@ class RequestLifecycle:
             )
         if self._begun is None:
             self._begun = time.monotonic()
-            request.add_response_callback(self._respond)
-        join_transaction(request, [self.work])
+            if IN_TWEEN not in vars(request):
+                request.add_response_callback(self._respond)
+        if self._is_enclosed or transaction.may_concern(request):
+            join_transaction(request, [self.work])
 
     def _respond(self, request: Any, response: Any) -> None:
         """Where the tween has not run, or the session was used after it."""
@@ -229,12 +231,7 @@ class RequestLifecycle:
             saves = False
         finally:
             self.give_up(request, 'the response has been made')
-        vary = response.vary
-        if vary is None:
-            # in nearly every request, where setting the list costs more
-            response.headers['Vary'] = 'Cookie'
-        else:
-            response.vary = sorted({*vary, 'Cookie'})
+        vary_by_cookie(response)
         self._write_cookie(request, response, saves)
         return response
 
@@ -343,7 +340,7 @@ def is_being_answered(request: Any) -> bool:
     Greenlets may share the thread-local that tells, so this alone does not
     make one request a part of another: see :data:`ANSWERED`.
     """
-    return any(frame['request'] is request for frame in manager.stack)
+    return request in [frame['request'] for frame in manager.stack]
 
 
 def answered_request() -> Any:
@@ -375,12 +372,14 @@ def enclosing_request(request: Any) -> Any:
     Only one that the router made: a request that a script or a test has
     prepared is part of nothing, and answered by nobody.
     """
-    parent = answered_request()
+    reference = ANSWERED.get()
+    parent = reference and reference()
     if (
         parent is None
         or parent is request
         or not hasattr(parent, 'invoke_subrequest')
         or parent.registry is not getattr(request, 'registry', None)
+        or not is_being_answered(parent)
     ):
         return None
     return parent
@@ -424,6 +423,7 @@ def session_tween_factory(
         try:
             return answer(request)
         except BaseException:
+            vars(request).pop(IN_TWEEN, None)
             for lifecycle in tuple(lifecycles_of(request).values()):
                 lifecycle.give_up(request, 'the request has failed')
             raise
@@ -432,6 +432,8 @@ def session_tween_factory(
                 ANSWERED.set(None)
 
     def answer(request: Any) -> Any:
+        attributes = vars(request)
+        attributes[IN_TWEEN] = True
         try:
             response = handler(request)
         except SessionResponseError as error:
@@ -441,6 +443,8 @@ def session_tween_factory(
             # stored by an earlier attempt: the browser must learn the id
             for _, factory in registry.getUtilitiesFor(ISessionFactory):
                 factory(request)
+        # what is used from now on is saved by a response callback
+        del attributes[IN_TWEEN]
         for lifecycle in tuple(lifecycles_of(request).values()):
             response = lifecycle.finish(request, response)
         return response
@@ -458,6 +462,16 @@ def error_response(request: Any, error: SessionResponseError) -> Any:
         request.exception = error
         request.exc_info = exc_info
         return error
+
+
+def vary_by_cookie(response: Any) -> None:
+    """Keep caches from giving the response to those with another cookie."""
+    headers = response.headerlist
+    if 'vary' in {name.lower() for name, _ in headers}:
+        response.vary = sorted({*(response.vary or ()), 'Cookie'})
+    else:
+        # in nearly every request, where WebOb's own way costs much more
+        headers.append(('Vary', 'Cookie'))
 
 
 def replace_response(response: Any, other: Any, request: Any) -> None:

@@ -22,6 +22,11 @@ def is_active(request: Any) -> bool:
     return 'tm.active' in request.environ
 
 
+def may_concern(request: Any) -> bool:
+    """Whether a request has transactions, unless another one has them."""
+    return is_active(request) or TRANSACTIONS in vars(request)
+
+
 def join(request: Any, outermost: Any, works: Iterable[UnitOfWork]) -> None:
     """Let sessions vote in the transactions of a request, if it has any.
 

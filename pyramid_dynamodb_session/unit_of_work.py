@@ -39,10 +39,11 @@ from .events import (
     SessionSaved,
     StoreFailed,
 )
-from .store import DynamoDBSessionStore, conflict, lock_lost
+from .store import DynamoDBSessionStore
 from .store.item import EndedSession, SessionRecord
 from .store.lease import back_off_before_retry
 from .store.locks import VersionChanged
+from .store.outcome import conflict, lock_lost
 
 try:
     from pyramid_retry import mark_error_retryable
@@ -91,6 +92,25 @@ class UnitOfWork:
     :param attempt: how many attempts of the request there were before.
     """
 
+    #: why it can be changed, or loaded, no more
+    closed = ''
+    #: whether the data was ever loaded
+    used = False
+    #: whether the expiry slid in this request
+    slid = False
+    #: what became of the request's transaction; see the errors'
+    transaction = NOT_COMMITTED
+    #: it was ended, by another request, while this one was on its way
+    is_overtaken = False
+    _record: SessionRecord
+    _failure: SessionResponseError | None = None
+    _is_busy = False
+    #: the process that has loaded it
+    _pid = 0
+    #: the stored session that :meth:`invalidate` has left behind
+    _invalidated: tuple[str, str | None] | None = None
+    _lock_id: str | None = None
+
     def __init__(
         self,
         store: DynamoDBSessionStore,
@@ -107,28 +127,9 @@ class UnitOfWork:
         self.state = state
         self._touch_interval = touch_interval
         self._on_load = on_load
-        #: why it can be changed, or loaded, no more
-        self.closed = ''
-        #: whether the data was ever loaded
-        self.used = False
-        #: whether the expiry slid in this request
-        self.slid = False
-        #: what became of the request's transaction; see the errors'
-        self.transaction = NOT_COMMITTED
-        #: it was ended, by another request, while this one was on its way
-        self.is_overtaken = False
-        self._failure: SessionResponseError | None = None
-        self._is_busy = False
-        #: the process that has loaded it
-        self._pid = 0
         self._started_at = started_at or time.monotonic()
         self._attempt = attempt
-        #: the stored session that :meth:`invalidate` has left behind
-        self._invalidated: tuple[str, str | None] | None = None
-        self._lock_id: str | None = None
         self._start_anew(session_id)
-
-    _record: SessionRecord
 
     def _start_anew(self, session_id: str | None) -> None:
         """As if just made, to be looked for under `session_id`."""
@@ -243,8 +244,6 @@ class UnitOfWork:
         try:
             found = self._find()
         except SessionResponseError as error:
-            if isinstance(error, SessionStoreUnavailable):
-                error.outcome = 'not saved'
             self._failure = error
             self._mark(error)
             self._report_failure(error, start)
@@ -254,15 +253,17 @@ class UnitOfWork:
             if self._failure is not None:
                 self.recorder.notify()
         self._pid = os.getpid()
-        self.is_overtaken = isinstance(found, EndedSession) and (
-            self._store.ended_lately(found, OVERTAKEN_SECONDS + self._age())
-        )
+        self.is_overtaken = False
         if isinstance(found, SessionRecord):
             self._record = found
             self._lock_id = found.lock_id
             self.is_new = False
             self._is_stored = True
         else:
+            if found is not None:
+                self.is_overtaken = self._store.ended_lately(
+                    found, OVERTAKEN_SECONDS + self._age()
+                )
             self._start_anew(None)
             self._record = self._store.create_new_store_data()
         self.items = self._record.items
@@ -277,14 +278,11 @@ class UnitOfWork:
     def _find(self) -> SessionRecord | EndedSession | None:
         if self._id is None:
             return None
+        if self.state == 'exclusive':
+            return self._store.find_item_exclusive(self._id, owner=self)
         if self.state == 'optimistic' and self._attempt:
             back_off_before_retry(self._attempt)
-        if self.state != 'exclusive':
-            return self._store.find_item(self._id)
-        found = self._store.find_item_exclusive(self._id)
-        if isinstance(found, SessionRecord):
-            self._store.renew_while_alive(self, str(found.lock_id))
-        return found
+        return self._store.find_item(self._id)
 
     # -- save ------------------------------------------------------------
 
@@ -440,9 +438,6 @@ class UnitOfWork:
         try:
             self._prepare(self.read())
         except SessionResponseError as error:
-            if isinstance(error, SessionStoreUnavailable):
-                # nothing but the lock was to be written
-                error.outcome = 'not saved'
             self.close('the transaction was aborted')
             self._mark(error)
             self._explain(error)
@@ -470,14 +465,15 @@ class UnitOfWork:
     def _lock(self, session_id: str) -> None:
         """Lock an ``optimistic`` session that nobody has saved since."""
         try:
-            found = self._store.lock_unchanged(session_id, self._record)
+            found = self._store.lock_unchanged(
+                session_id, self._record, owner=self
+            )
         except VersionChanged:
             raise conflict() from None
         if not isinstance(found, SessionRecord):
             raise conflict()
         self._lock_id = self._record.lock_id = found.lock_id
         self._record.taken_over = found.taken_over
-        self._store.renew_while_alive(self, str(found.lock_id))
 
     # -- end -------------------------------------------------------------
 

@@ -629,7 +629,7 @@ def looks(request: Any) -> Any:
     process = store._locks._process.get()
     seen += [store.settings, store._locks, process, process.queue]
     seen += [*process.holders.values(), process.renewer, store._calls]
-    seen += [ticket.held for ticket in process.holders.values()]
+    seen += [part for holder in process.holders.values() for part in holder]
     seen += [session._work, session._work.recorder]
     seen += [store.client, store.table]
     return {}

@@ -944,6 +944,59 @@ def test_vote_of_a_session_that_did_not_change_makes_no_call(
     assert wire.calls == []
 
 
+@pytest.mark.parametrize(
+    ('state', 'settings', 'times'),
+    [
+        ('exclusive', {}, 1),
+        ('optimistic', {}, 1),
+        ('exclusive', {'encryption_keys': 'k' * 43}, 1),
+        ('new', {}, 1),
+        # what is encrypted is bound to the id, which there is only then
+        ('new', {'encryption_keys': 'k' * 43}, 2),
+    ],
+)
+def test_save_stores_what_the_vote_has_made_of_the_data(
+    state: str,
+    settings: dict[str, str],
+    times: int,
+    table: str,
+    application: str,
+    client: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = DynamoDBSessionStore(
+        client, table=table, application=application, **settings
+    )
+
+    def opened(session_id: str | None, state: str = 'exclusive') -> Any:
+        return OpenedSession(UnitOfWork(store, session_id, state))
+
+    session = opened(None)
+    session['text'] = 'first'
+    if state != 'new':
+        session.persist()
+        session = opened(session.session_id, state)
+    make = store._codec.attribute
+    made: list[bytes] = []
+
+    def counted(payload: bytes, *arguments: Any) -> Any:
+        made.append(payload)
+        return make(payload, *arguments)
+
+    monkeypatch.setattr(store._codec, 'attribute', counted)
+    session['text'] = 'voted ' * 500
+    session.prepare()
+    session.persist()
+    assert len(made) == times
+    session = opened(session.session_id)
+    assert session['text'] == 'voted ' * 500
+    session['text'] = 'voted'
+    session.prepare()
+    session['text'] = 'changed since'
+    session.persist()
+    assert opened(session.session_id)['text'] == 'changed since'
+
+
 def test_vote_confirms_an_old_lock_by_a_renewal(
     table: str,
     application: str,
@@ -960,7 +1013,7 @@ def test_vote_confirms_an_old_lock_by_a_renewal(
     session.prepare()
     assert wire.calls == []
     # as a process that stood still
-    held = store._locks.held(session._lock_id)
+    held = store._locks.holder(session._lock_id).held
     assert held is not None
     held.owner = None
     time.sleep(0.3)
@@ -984,7 +1037,7 @@ def test_vote_of_a_session_that_others_have_changed_fails(
     session = opened(session_id, state=state)
     session['b'] = 2
     if state == 'exclusive':
-        held = store._locks.held(session._lock_id)
+        held = store._locks.holder(session._lock_id).held
         assert held is not None
         held.confirmed_at -= 60
     if end == 'remove':

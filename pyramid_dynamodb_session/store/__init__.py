@@ -2,70 +2,61 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import logging
-import secrets
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, ParamSpec, TypeVar
 
-from .._recorder import Recorder, SessionSnapshot
-from ..dynamodb.calls import Calls, ConditionFailed, Item
-from ..dynamodb.errors import unavailable
+from .._recorder import Recorder
+from ..dynamodb.calls import Calls, ConditionFailed
 from ..dynamodb.table import Table
 from ..errors import (
-    SessionConflict,
-    SessionLockLost,
-    SessionLockTimeout,
     SessionSerializationError,
     SessionStoreUnavailable,
     SessionTooLarge,
 )
-from ..events import ItemCorrupt, LockTaken
+from ..events import LockTaken
 from ..settings import StoreSettings, documents_settings
-from .expiry import TOMBSTONE_SECONDS, Expiry, is_unexpired
-from .expressions import (
-    ABSENT,
-    DATA,
-    LOCK,
-    NOT_ENDED,
-    OWNED,
-    PRESENT,
-    lock_held,
-    overhead,
-    timeout_unchanged,
-    unchanged,
-    update,
-)
+from .expiry import Expiry
 from .item import (
-    FORMAT,
-    RECEIPTS,
-    RESERVE,
     CorruptItem,
     EndedSession,
     ItemCodec,
-    LockId,
     SessionRecord,
-    attribute_size,
-    ended_session,
     hash_key,
-    item_size,
-    number,
-    optional_number,
-    remembered,
 )
-from .locks import Locks, Save, VersionChanged
-from .outcome import Outcome, outcome_of_optimistic
+from .locks import Locks
+from .moves import SessionMoves
+from .optimistic import NewData, UnlockedSaves
+from .outcome import Outcome, error_of, lock_lost
 from .owners import OwnedSession, OwnedSessions, required_index
 from .purge import Purge
+from .reads import Found, SessionReader, only_record
+from .snapshots import report_corrupt
+from .writes import SessionWriter
 
-log = logging.getLogger(__name__)
+Parameters = ParamSpec('Parameters')
+Result = TypeVar('Result')
 
-#: Characters of a lock's token that make its holder's receipt.
-RECEIPT_LENGTH = 6
 
-Found = SessionRecord | EndedSession | None
+def saves_nothing(
+    operation: Callable[Parameters, Result],
+) -> Callable[Parameters, Result]:
+    """For an operation that reads, or that writes nothing but a lock.
+
+    When such a call fails, no data was saved, for certain.
+    """
+
+    @functools.wraps(operation)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        try:
+            return operation(*args, **kwargs)
+        except SessionStoreUnavailable as error:
+            error.outcome = 'not saved'
+            raise
+
+    return call
 
 
 @documents_settings(StoreSettings)
@@ -105,6 +96,17 @@ class DynamoDBSessionStore:
         self._locks = Locks(
             self.table, self._calls, self._codec, self.settings, self._expiry
         )
+        parts = self.table, self._codec, self.settings, self._expiry
+        self._reader = SessionReader(*parts)
+        self._writer = SessionWriter(*parts)
+        self._unlocked = UnlockedSaves(self._locks, self._writer)
+        self._moves = SessionMoves(
+            self._locks,
+            self._reader,
+            self._writer,
+            self._unlocked,
+            self.settings.table,
+        )
 
     @property
     def client(self) -> Any:
@@ -122,7 +124,10 @@ class DynamoDBSessionStore:
     def bind(self, recorder: Recorder) -> DynamoDBSessionStore:
         """The same store, what it does being recorded by a `recorder`."""
         bound = object.__new__(type(self))
-        vars(bound).update(vars(self), _calls=self._calls.bind(recorder))
+        bound.__dict__ = {
+            **self.__dict__,
+            '_calls': self._calls.bind(recorder),
+        }
         return bound
 
     # -- the provider's operations ---------------------------------------
@@ -136,11 +141,8 @@ class DynamoDBSessionStore:
 
         The provider's ``CreateUninitializedItem``.
         """
-        name = self._name(session_id)
         record = self.create_new_store_data()
-        data = self._data(name, {}, self.dumps({}), record)
-        item = self._new_item(name, data, record)
-        self._put({**item, 'Flags': {'N': '1'}})
+        self._create(session_id, {}, self.dumps({}), record, {'N': '1'})
 
     def get_item(self, session_id: str) -> SessionRecord | None:
         """The session as it was last saved, whoever holds its lock.
@@ -159,6 +161,7 @@ class DynamoDBSessionStore:
         """
         return only_record(self.find_item_exclusive(session_id))
 
+    @saves_nothing
     def release_item_exclusive(self, session_id: str, lock_id: str) -> None:
         """Unlock the session and slide its expiry; a lost lock is no error.
 
@@ -193,27 +196,49 @@ class DynamoDBSessionStore:
         The provider's ``SetAndReleaseItemExclusive``.
         """
         if new_item:
-            name = self._name(session_id)
             record = record or self.create_new_store_data()
             payload = payload or self.dumps(items)
-            data = self._data(name, items, payload, record)
-            self._put(self._new_item(name, data, record))
+            self._create(session_id, items, payload, record)
             return
         lock_id = str(lock_id)
-        held = self._locks.held(lock_id)
-        name = self._name(session_id) if held is None else held.name
+        holder = self._locks.holder(lock_id)
+        name = holder.held.name if holder else self._name(session_id)
         try:
-            if record is None and held is not None:
-                record = held.record
-            record = record or self._locked_record(name)
+            if record is None and holder is not None:
+                record = holder.held.record
+            record = (
+                record
+                or self._reader.find_locked(self._calls, name)
+                or self.create_new_store_data()
+            )
             payload = payload or self.dumps(items)
-            save = self._save_of(name, items, payload, record, lock_id)
+            save = self._writer.save_under_lock(
+                self._calls.recorder, name, items, payload, record, lock_id
+            )
         except (SessionSerializationError, SessionTooLarge):
             self._locks.release(self._calls, name, lock_id)
             raise
-        outcome = self._locks.save(self._calls, name, lock_id, save)
+        outcome = self._locks.save(self._calls, name, lock_id, save, holder)
         if outcome is not Outcome.SAVED:
             raise error_of(outcome, lock_lost())
+
+    def _create(
+        self,
+        session_id: str,
+        items: dict[str, Any],
+        payload: bytes,
+        record: SessionRecord,
+        flags: dict[str, str] | None = None,
+    ) -> None:
+        """Create an item; one that is there is our own, its reply lost."""
+        name = self._name(session_id)
+        recorder = self._calls.recorder
+        data = self._writer.data(recorder, name, items, payload, record)
+        if flags is not None:
+            data['Flags'] = flags
+        creation = self._writer.creation(name, data, record)
+        with suppress(ConditionFailed):
+            self._calls.on_table('put_item', **creation)
 
     def remove_item(self, session_id: str, lock_id: str | None = None) -> None:
         """End the session; only while `lock_id` is held, if one is given.
@@ -227,7 +252,9 @@ class DynamoDBSessionStore:
         with self._locks.ending(self._calls, lock_id):
             try:
                 self._calls.on_item(
-                    'update_item', name, **self._tombstone(lock_id)
+                    'update_item',
+                    name,
+                    **self._writer.tombstone(self._calls.now(), lock_id),
                 )
             except ConditionFailed as failed:
                 if lock_id is None:
@@ -253,6 +280,16 @@ class DynamoDBSessionStore:
             found = self.get_item(session_id)
             if found is not None:
                 self._touch(name, found)
+
+    def _touch(self, name: str, record: SessionRecord) -> bool:
+        """Slide the expiry, if the timeout is that of `record`."""
+        try:
+            self._calls.on_item(
+                'update_item', name, **self._writer.touch(record)
+            )
+        except ConditionFailed:
+            return False
+        return True
 
     def delete_expired_sessions(self) -> int:
         """Delete what has expired; return how many sessions that were.
@@ -332,7 +369,8 @@ class DynamoDBSessionStore:
         hashed = self.hashed_owner(owner)
 
         def tombstone() -> dict[str, Any]:
-            return self._tombstone(None, owner=hashed)
+            now = self._calls.now()
+            return self._writer.tombstone(now, None, owner=hashed)
 
         index = required_index(self.settings.owner_index)
         return OwnedSessions(
@@ -346,35 +384,51 @@ class DynamoDBSessionStore:
 
     # -- what a living request needs besides -----------------------------
 
+    @saves_nothing
     def find_item(self, session_id: str) -> Found:
         """As :meth:`get_item`; a session that has ended says when."""
-        name = self._name(session_id)
-        item = self._calls.read(name, ConsistentRead=True)
-        try:
-            return self._found(name, item)
-        except CorruptItem as error:
-            self._report_corrupt(error)
-            return None
+        return self._reader.find(self._calls, self._name(session_id))
 
-    def find_item_exclusive(self, session_id: str) -> Found:
-        """As :meth:`get_item_exclusive`; an ended session says when."""
+    def find_item_exclusive(self, session_id: str, owner: Any = None) -> Found:
+        """As :meth:`get_item_exclusive`; an ended session says when.
+
+        :param owner: as long as it is alive, the lock is renewed.
+        """
         start = time.monotonic()
+        calls = self._calls
         name = self._name(session_id)
         try:
-            found = self._locks.acquire(self._calls, name)
+            found = self._locks.acquire(calls, name, owner=owner)
         except CorruptItem as error:
-            self._report_corrupt(error)
+            report_corrupt(calls.recorder, error)
             return None
+        except SessionStoreUnavailable as error:
+            # as saves_nothing, at less cost
+            error.outcome = 'not saved'
+            raise
         if not isinstance(found, SessionRecord):
             return found
         if self._expiry.is_too_old(found):
-            self._locks.release(self._calls, name, str(found.lock_id))
+            self.release_item_exclusive(session_id, str(found.lock_id))
             return None
-        recorder = self._calls.recorder
-        if recorder.listens:
-            recorder.record_event(LockTaken, time.monotonic() - start)
-            self._record_snapshot(name, found)
+        if calls.recorder.listens:
+            calls.recorder.record_event(LockTaken, time.monotonic() - start)
+            self._reader.record(calls, name, found)
         return found
+
+    @saves_nothing
+    def lock_unchanged(
+        self, session_id: str, record: SessionRecord, owner: Any = None
+    ) -> Found:
+        """Lock a session that nobody has saved since it was read.
+
+        Raises :class:`.locks.VersionChanged`.
+
+        :param owner: as long as it is alive, the lock is renewed.
+        """
+        return self._unlocked.lock_unchanged(
+            self._calls, self._name(session_id), record, owner
+        )
 
     def set_item_optimistic(
         self,
@@ -389,98 +443,8 @@ class DynamoDBSessionStore:
         nothing was saved meanwhile. Raises :class:`SessionConflict`,
         :class:`SessionLockTimeout` and :class:`SessionTooLarge`.
         """
-        name = self._name(session_id)
-        receipt = secrets.token_urlsafe(RECEIPT_LENGTH)[:RECEIPT_LENGTH]
-        data = self._data(name, items, payload, record)
-        data['SavedBy'] = remembered(receipt, record.receipts, RECEIPTS)
-        condition, values = unchanged(record, time.time())
-        parameters = update(
-            data,
-            condition,
-            values,
-            remove=self._owner_removed(record),
-            add=('Version',),
-            ttl_attribute=self.settings.ttl_attribute,
-        )
-        try:
-            self._calls.on_item('update_item', name, **parameters)
-        except ConditionFailed as failed:
-            item = self._calls.stored_item(name, failed)
-            outcome = outcome_of_optimistic(
-                failed, item, record.version, receipt
-            )
-            if outcome is Outcome.PENDING:
-                outcome = self._save_when_unlocked(
-                    session_id, items, payload, record, failed, receipt
-                )
-            if outcome is not Outcome.SAVED:
-                raise error_of(outcome, conflict()) from None
-
-    def _save_when_unlocked(
-        self,
-        session_id: str,
-        items: dict[str, Any],
-        payload: bytes,
-        record: SessionRecord,
-        failed: ConditionFailed,
-        receipt: str,
-    ) -> Outcome:
-        """Wait for the lock and save under it, if the version stays.
-
-        An attempt of the save that was refused may still be on its way: it is
-        refused as well once the lock, or a new version, is in its way.
-        """
-        try:
-            locked = self._lock_after(failed, session_id, record)
-        except VersionChanged as changed:
-            return outcome_of_optimistic(
-                failed, changed.item, record.version, receipt
-            )
-        if not isinstance(locked, SessionRecord):
-            is_certain = failed.is_only_attempt or locked is not None
-            return Outcome.NOT_SAVED if is_certain else Outcome.UNKNOWN
-        try:
-            self.set_and_release_item_exclusive(
-                session_id,
-                items,
-                locked.lock_id,
-                payload=payload,
-                record=dataclasses.replace(
-                    locked, timeout=record.timeout, owner=record.owner
-                ),
-            )
-        except SessionLockLost:
-            if failed.is_only_attempt:
-                raise
-            return Outcome.UNKNOWN
-        return Outcome.SAVED
-
-    def _lock_after(
-        self, failed: ConditionFailed, session_id: str, record: SessionRecord
-    ) -> Found:
-        """Lock a session whose save was refused by somebody else's lock."""
-        try:
-            return self.lock_unchanged(session_id, record)
-        except SessionStoreUnavailable as error:
-            # a duplicate of the refused attempt may have come through since
-            error.outcome = 'unknown'
-            raise
-        except SessionLockTimeout as error:
-            if failed.is_only_attempt:
-                raise
-            raise error_of(Outcome.UNKNOWN, conflict()) from error
-
-    def lock_unchanged(self, session_id: str, record: SessionRecord) -> Found:
-        """Lock a session that nobody has saved since it was read.
-
-        Raises :class:`.locks.VersionChanged`.
-        """
-        name = self._name(session_id)
-        try:
-            return self._locks.acquire(self._calls, name, record.version)
-        except CorruptItem as error:
-            self._report_corrupt(error)
-            return None
+        new = NewData(items, payload, record)
+        self._unlocked.save(self._calls, self._name(session_id), new)
 
     def change_session_id(
         self,
@@ -496,67 +460,14 @@ class DynamoDBSessionStore:
         over, or :class:`SessionConflict` when it has none and somebody else
         saved since; nothing was changed then.
         """
-        name, new_name = self._name(session_id), self._name(new_session_id)
-        try:
-            data = self._data(new_name, items, payload, record)
-        except SessionTooLarge:
-            if record.lock_id is not None:
-                self._locks.release(self._calls, name, record.lock_id)
-            raise
-        table = {'TableName': self.settings.table}
-        put = {
-            **table,
-            'ConditionExpression': ABSENT,
-            'ExpressionAttributeNames': {'#key': self.table.key_name},
-            'Item': self._new_item(new_name, data, record),
-        }
-        entomb = {
-            **table,
-            'Key': self._calls.key(name),
-            **self._tombstone(record.lock_id, record),
-        }
-        with self._locks.ending(self._calls, record.lock_id):
-            try:
-                self._calls.send(
-                    'transact_write_items',
-                    TransactItems=[{'Put': put}, {'Update': entomb}],
-                )
-            except ConditionFailed as failed:
-                if failed.codes[:1] == ['ConditionalCheckFailed']:
-                    # the new item is ours: the first attempt went through
-                    return
-                if record.lock_id is not None:
-                    raise lock_lost() from None
-                self._change_id_when_unlocked(
-                    session_id, new_session_id, items, payload, record, failed
-                )
-
-    def _change_id_when_unlocked(
-        self,
-        session_id: str,
-        new_session_id: str,
-        items: dict[str, Any],
-        payload: bytes,
-        record: SessionRecord,
-        failed: ConditionFailed,
-    ) -> None:
-        """As :meth:`_save_when_unlocked`, for a session that moves."""
-        try:
-            locked = self._lock_after(failed, session_id, record)
-        except VersionChanged:
-            raise conflict() from None
-        if not isinstance(locked, SessionRecord):
-            # only our own first attempt can have moved it unseen
-            if self.get_item(new_session_id) is None:
-                raise conflict()
-            return
-        moving = dataclasses.replace(
-            locked, timeout=record.timeout, owner=record.owner
-        )
-        self.change_session_id(
-            session_id, new_session_id, items, payload, moving
+        self._moves.move(
+            self._calls,
+            self._name(session_id),
+            self._name(new_session_id),
+            NewData(items, payload, record),
         )
 
+    @saves_nothing
     def confirm_lock(self, lock_id: str) -> bool:
         """Whether a lock is held, and for half a lease more.
 
@@ -564,6 +475,7 @@ class DynamoDBSessionStore:
         """
         return self._locks.confirm(lock_id)
 
+    @saves_nothing
     def renew_lock(self, session_id: str, lock_id: str) -> bool:
         """Give a lock another lease; False if it is held no more."""
         return self._locks.renew(self._name(session_id), lock_id)
@@ -606,242 +518,23 @@ class DynamoDBSessionStore:
         payload: bytes,
         record: SessionRecord,
     ) -> None:
-        """Raise :class:`SessionTooLarge` if a save would; no call is made."""
-        self._data(self._name(session_id), items, payload, record)
+        """Raise :class:`SessionTooLarge` if a save would; no call is made.
 
-    # -- saving ----------------------------------------------------------
-
-    def _locked_record(self, name: str) -> SessionRecord:
-        """The session under a lock that another process has taken."""
-        item = self._calls.read(name, ConsistentRead=True)
-        try:
-            found = self._found(name, item)
-        except CorruptItem:
-            found = None
-        return only_record(found) or self.create_new_store_data()
-
-    def _save_of(
-        self,
-        name: str,
-        items: dict[str, Any],
-        payload: bytes,
-        record: SessionRecord,
-        lock_id: str,
-    ) -> Save:
-        data = self._data(name, items, payload, record)
-        if record.receipts:
-            # the list that an optimistic save has begun has no holes
-            receipt = LockId.parse(lock_id).token[:RECEIPT_LENGTH]
-            data['SavedBy'] = remembered(receipt, record.receipts, RECEIPTS)
-        return Save(data, self._owner_removed(record), record, payload)
-
-    def _put(self, item: Item) -> None:
-        """Create an item; one that is there is our own, its reply lost."""
-        try:
-            self._calls.on_table(
-                'put_item',
-                Item=item,
-                ConditionExpression=ABSENT,
-                ExpressionAttributeNames={'#key': self.table.key_name},
-            )
-        except ConditionFailed:
-            pass
-
-    def _new_item(self, name: str, data: Item, record: SessionRecord) -> Item:
-        return {
-            **self._calls.key(name),
-            'CreateDate': number(record.created),
-            'Ver': FORMAT,
-            'Version': {'N': '1'},
-            **data,
-        }
-
-    def _tombstone(
-        self,
-        lock_id: str | None,
-        record: SessionRecord | None = None,
-        owner: str | None = None,
-    ) -> dict[str, Any]:
-        """The update that ends a session.
-
-        :param lock_id: the lock that must be held; where none is given, the
-            lock of whoever has it stays, so that its holder learns of the
-            end for certain.
-        :param record: the session that must be unchanged, if there is no
-            `lock_id`.
-        :param owner: the ``Owner`` that it must have.
+        What the save would write is kept in the `record`, so that it is
+        compressed and encrypted once.
         """
-        now = self._calls.now()
-        attributes: Item = {
-            'Ended': number(now),
-            **self._expiry.attributes_of(int(now) + TOMBSTONE_SECONDS),
-        }
-        values: Item = {}
-        names = {}
-        removed: tuple[str, ...] = DATA
-        if lock_id is not None:
-            condition, values = lock_held(LockId.parse(lock_id))
-            removed = DATA + LOCK
-        elif record is not None:
-            condition, values = unchanged(record, time.time())
-        elif owner is not None:
-            condition, values = OWNED, {':owner': {'S': owner}}
-        else:
-            condition = f'{PRESENT} AND {NOT_ENDED}'
-            names = {'#key': self.table.key_name}
-        parameters = update(
-            attributes,
-            condition,
-            values,
-            remove=removed,
-            ttl_attribute=self.settings.ttl_attribute,
+        self._writer.data(
+            self._calls.recorder,
+            self._name(session_id),
+            items,
+            payload,
+            record,
+            prepares=True,
         )
-        names |= parameters['ExpressionAttributeNames']
-        return {**parameters, 'ExpressionAttributeNames': names}
-
-    def _touch(self, name: str, record: SessionRecord) -> bool:
-        """Slide the expiry, if the timeout is that of `record`."""
-        condition, values = timeout_unchanged(record, time.time())
-        parameters = update(
-            self._expiry.attributes(record),
-            condition,
-            values,
-            ttl_attribute=self.settings.ttl_attribute,
-        )
-        try:
-            self._calls.on_item('update_item', name, **parameters)
-        except ConditionFailed:
-            return False
-        return True
-
-    def _data(
-        self,
-        name: str,
-        items: dict[str, Any],
-        payload: bytes,
-        record: SessionRecord,
-    ) -> Item:
-        """The attributes that a save writes."""
-        data = self._expiry.attributes_of_save(record)
-        if record.timeout is not None:
-            data['SessionTimeout'] = number(record.timeout)
-        size = overhead(self.table.key_name, len(name.encode()), tuple(data))
-        if record.owner is not None:
-            data['Owner'] = {'S': record.owner}
-            size += item_size({'Owner': data['Owner']})
-        lists = size_of_lists(record)
-        data['SessionItems'] = self._codec.attribute(
-            payload, items, name, size + lists, RESERVE - lists
-        )
-        if self._calls.recorder.listens:
-            attribute = data['SessionItems']
-            self._record_attribute(name, payload, attribute, is_new=True)
-        return data
 
     def expires_at(self, record: SessionRecord) -> int:
         """When a session used right now ends, in seconds since the epoch."""
         return self._expiry.end(record)
 
-    def _owner_removed(self, record: SessionRecord) -> tuple[str, ...]:
-        has_no_owner = record.owner is None and self.settings.owner_index
-        return ('Owner',) if has_no_owner else ()
-
-    # -- reading ---------------------------------------------------------
-
-    def _found(self, name: str, item: Item | None) -> Found:
-        """The session in a stored item; None if its time is over."""
-        if item is None:
-            return None
-        if 'Ended' in item:
-            return ended_session(item)
-        record = self._codec.record(item, name)
-        if self._expiry.is_too_old(record):
-            return None
-        if not is_unexpired(item) and not self._is_held(item):
-            return None
-        if self._calls.recorder.listens:
-            self._record_snapshot(name, record)
-        return record
-
-    def _is_held(self, item: Item) -> bool:
-        """Whether a living request holds the lock of an item."""
-        if 'LockId' not in item:
-            return False
-        since = optional_number(item, 'LockDate') or 0
-        return self._calls.now() - since < self.settings.lock_lease
-
     def _name(self, session_id: str) -> str:
         return hash_key(session_id, self.settings.application)
-
-    # -- recording -------------------------------------------------------
-
-    def _report_corrupt(self, error: CorruptItem) -> None:
-        log.warning(
-            'a stored session is corrupt and counts as none: %s', error
-        )
-        self._calls.recorder.record_event(ItemCorrupt)
-
-    def _record_snapshot(self, name: str, record: SessionRecord) -> None:
-        self._record_attribute(
-            name, record.payload, record.attribute, is_new=False
-        )
-
-    def _record_attribute(
-        self,
-        name: str,
-        payload: bytes,
-        attribute: dict[str, Any],
-        is_new: bool,
-    ) -> None:
-        key = self.table.key_name, len(name.encode())
-        self._calls.recorder.record_snapshot(
-            SessionSnapshot(
-                name=name,
-                size=overhead(*key, ('Expires',)) + attribute_size(attribute),
-                kind=next(iter(attribute)),
-                payload=payload,
-                parts=functools.partial(self._codec.parts, payload),
-                is_new=is_new,
-            )
-        )
-
-
-def only_record(found: Found) -> SessionRecord | None:
-    return found if isinstance(found, SessionRecord) else None
-
-
-def size_of_lists(record: SessionRecord) -> int:
-    """Bytes of what an item remembers of saves and take-overs."""
-    lists: Item = {}
-    if record.receipts:
-        lists['SavedBy'] = {'S': ' '.join(record.receipts)}
-    if record.taken_over:
-        lists['TakenOver'] = {'S': ' '.join(map(str, record.taken_over))}
-    return item_size(lists)
-
-
-def error_of(
-    outcome: Outcome, not_saved: SessionLockLost | SessionConflict
-) -> SessionLockLost | SessionConflict | SessionStoreUnavailable:
-    """What a request is told of a save that was refused."""
-    if outcome is Outcome.NOT_SAVED:
-        return not_saved
-    return unavailable(
-        'the reply to a save was lost, and the item does not tell whether '
-        'it was carried out',
-        'unknown',
-    )
-
-
-def lock_lost() -> SessionLockLost:
-    return SessionLockLost(
-        'the lock of the session was taken over, or the session has ended, '
-        'before this request saved; nothing of it was saved'
-    )
-
-
-def conflict() -> SessionConflict:
-    return SessionConflict(
-        'somebody else saved the session, or ended it, after this optimistic '
-        'request had read it; nothing of it was saved'
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import dataclasses
 import hashlib
 import math
@@ -38,6 +38,8 @@ WRITE_UNIT = 1024
 FASTEST = 1
 #: No date, timeout or count is as large.
 NUMBER_LIMIT = 10**15
+#: From base64 to base64url.
+URL_SAFE = bytes.maketrans(b'+/', b'-_')
 #: The record format that this version writes and reads, ``Ver``.
 FORMAT = {'N': '1'}
 
@@ -94,6 +96,10 @@ class SessionRecord:
     #: ``SessionItems`` as it is stored
     attribute: dict[str, Any] = dataclasses.field(
         default_factory=dict, repr=False
+    )
+    #: ``SessionItems`` as the vote of a transaction has made it, and of what
+    prepared: tuple[Any, dict[str, Any]] | None = dataclasses.field(
+        default=None, repr=False
     )
 
 
@@ -278,7 +284,8 @@ class ItemCodec:
 def hash_key(session_id: str, application: str | None) -> str:
     """The provider's ``GetHashKey``, with the id hashed at rest."""
     digest = hashlib.sha256(session_id.encode()).digest()
-    hashed = base64.urlsafe_b64encode(digest).rstrip(b'=').decode()
+    encoded = binascii.b2a_base64(digest, newline=False)
+    hashed = encoded.rstrip(b'=').translate(URL_SAFE).decode()
     return f'{application}-{hashed}' if application else hashed
 
 

@@ -37,6 +37,19 @@ MOST_HAND_ONS = 16
 LONGEST_HAND_ONS = 1.0
 
 
+def dead_after(lease: float) -> float:
+    """Seconds after its ``LockDate`` at which a lock is dead for certain."""
+    return lease + CLOCK_SKEW
+
+
+def is_lock_dead(date: float, now: float, lease: float) -> bool:
+    """Whether a lock of that ``LockDate`` can't have a living holder.
+
+    :param now: the time of day by DynamoDB's clock.
+    """
+    return now - date >= dead_after(lease)
+
+
 @dataclasses.dataclass(slots=True)
 class ObservedLock:
     """A lock that somebody else holds, and since when it stands unchanged.
@@ -146,9 +159,8 @@ class LockWait:
         if observed != self._observed:
             self._observed = observed
         self.watched = time.monotonic() - self._observed.observed_at
-        return (
-            self.watched >= self._lease
-            or now - float(observed.date) >= self._lease + CLOCK_SKEW
+        return self.watched >= self._lease or is_lock_dead(
+            float(observed.date), now, self._lease
         )
 
     def back_off(self) -> None:

@@ -30,27 +30,27 @@ class Ticket:
     called: threading.Event
     #: What the process knows of its locks, as the locks have it.
     process: Any
+    #: The lock, once this request has it.
+    held: HeldLock | None = None
+    #: The lock of a predecessor that has died.
+    abandoned_lock: ObservedLock | None = None
+    #: Other processes want the session too: look before trying.
+    is_contended = False
+    #: This process had the lock for long: let others have it first.
+    must_yield = False
+    #: The lock was not to be had at once.
+    has_waited = False
+    #: It counts as a waiting request of this process.
+    is_waiting = False
+    #: How many requests were before it, and the one that had the lock.
+    position = 0
+    waits_for = ''
 
     def __init__(self, name: str, request_line: Callable[[], str]) -> None:
         self.name = name
         self.request_line = request_line
         #: What ``LockId`` is to be.
         self.token = os.urandom(11).hex()
-        #: The lock, once this request has it.
-        self.held: HeldLock | None = None
-        #: The lock of a predecessor that has died.
-        self.abandoned_lock: ObservedLock | None = None
-        #: Other processes want the session too: look before trying.
-        self.is_contended = False
-        #: This process had the lock for long: let others have it first.
-        self.must_yield = False
-        #: The lock was not to be had at once.
-        self.has_waited = False
-        #: It counts as a waiting request of this process.
-        self.is_waiting = False
-        #: How many requests were before it, and the one that had the lock.
-        self.position = 0
-        self.waits_for = ''
 
 
 class HandOn(enum.Enum):
@@ -217,11 +217,13 @@ class LockQueue:
 
     def next_ticket(self, ticket: Ticket) -> Ticket | None:
         """Who waits behind the head, if `ticket` is the head."""
+        queue = self._queues.get(ticket.name)
+        if queue is None or len(queue) == 1:
+            # nearly always; who comes just now comes too late
+            return None
         with self._mutex:
-            queue = self._queues.get(ticket.name)
-            if queue is None or queue[0] is not ticket or len(queue) == 1:
-                return None
-            return queue[1]
+            is_head = len(queue) > 1 and queue[0] is ticket
+            return queue[1] if is_head else None
 
     def hand_on(self, ticket: Ticket, held: HeldLock) -> HandOn:
         """Leave, and give the lock `held` to whoever is next by now."""

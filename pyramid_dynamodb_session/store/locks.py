@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._process import PerProcess
 from ..dynamodb.calls import Calls, ConditionFailed, Item
@@ -89,7 +89,15 @@ class Save:
             receipts=receipts_of(self.attributes),
             payload=self.payload,
             attribute=self.attributes['SessionItems'],
+            prepared=None,
         )
+
+
+class Holder(NamedTuple):
+    """A lock of this process, with the place of its request in the queue."""
+
+    ticket: Ticket
+    held: HeldLock
 
 
 class ProcessLocks:
@@ -104,7 +112,7 @@ class ProcessLocks:
         )
         self.renewer = LeaseRenewer(settings.lock_lease, renew)
         #: who holds which lock, by its lock_id
-        self.holders: dict[str, Ticket] = {}
+        self.holders: dict[str, Holder] = {}
 
 
 class Locks:
@@ -132,7 +140,11 @@ class Locks:
     # -- acquire ---------------------------------------------------------
 
     def acquire(
-        self, calls: Calls, name: str, version: int | None = None
+        self,
+        calls: Calls,
+        name: str,
+        version: int | None = None,
+        owner: Any = None,
     ) -> SessionRecord | EndedSession | None:
         """Lock the session of this `name`; None where there is none.
 
@@ -142,6 +154,7 @@ class Locks:
 
         :param version: the one that the session must still have; otherwise
             :class:`VersionChanged`.
+        :param owner: as long as it is alive, the lock is renewed.
         """
         start = time.monotonic()
         deadline = start + self._settings.lock_wait
@@ -151,7 +164,10 @@ class Locks:
         ticket.process = process
         try:
             queue.wait(ticket, deadline)
-            found = self._acquire_as_head(calls, ticket, deadline, version)
+            if ticket.held is None:
+                found = self._acquire(calls, ticket, deadline, version)
+            else:
+                found = self._inherit(ticket, ticket.held, version)
         except BaseException as error:
             self._leave(calls, ticket)
             if isinstance(error, SessionLockTimeout):
@@ -159,8 +175,10 @@ class Locks:
             raise
         if ticket.has_waited:
             self._report_wait(calls, ticket, time.monotonic() - start)
-        if not isinstance(found, SessionRecord):
+        if ticket.held is None:
             queue.leave(ticket)
+        elif owner is not None:
+            self._renew_for(owner, ticket, ticket.held)
         return found
 
     def _report_wait(
@@ -183,22 +201,16 @@ class Locks:
         held = ticket.process.queue.give_up(ticket)
         if held is not None:
             ticket.process.holders.pop(held.lock_id, None)
-            self._pass_on(calls, ticket, held)
+            self._pass_on(calls, Holder(ticket, held))
 
-    def _acquire_as_head(
-        self,
-        calls: Calls,
-        ticket: Ticket,
-        deadline: float,
-        version: int | None,
-    ) -> SessionRecord | EndedSession | None:
-        held = ticket.held
-        if held is None:
-            return self._acquire(calls, ticket, deadline, version)
+    def _inherit(
+        self, ticket: Ticket, held: HeldLock, version: int | None
+    ) -> SessionRecord:
+        """The session under a lock that was handed on to this ticket."""
         record = held.record
         if version not in (None, record.version):
             raise VersionChanged(version_item(record))
-        ticket.process.holders[held.lock_id] = ticket
+        ticket.process.holders[held.lock_id] = Holder(ticket, held)
         return dataclasses.replace(
             record,
             items=self._codec.loads(record.payload),
@@ -214,16 +226,19 @@ class Locks:
     ) -> SessionRecord | EndedSession | None:
         queue = ticket.process.queue
         wait = LockWait(self._lease, deadline, ticket.abandoned_lock)
+        observed = None
         if ticket.must_yield:
             yield_to_other_processes()
-        observed = None
-        if ticket.is_contended or ticket.must_yield:
+            observed = self._observe(calls, ticket.name)
+        elif ticket.is_contended:
             observed = self._observe(calls, ticket.name)
         while True:
-            if observed and observed.token == ticket.token:
+            if observed is None:
+                pass
+            elif observed.token == ticket.token:
                 # a first attempt of ours, or of who handed it on, came late
                 observed = None
-            if observed and not wait.lease_expired(observed, calls.now()):
+            elif not wait.lease_expired(observed, calls.now()):
                 queue.poll(ticket)
                 ticket.is_contended = ticket.has_waited = True
                 wait.back_off()
@@ -240,7 +255,7 @@ class Locks:
                 if observed is not None:
                     self._report_take_over(calls, observed, wait)
                 record = self._hold(ticket, item, started)
-            if version_differs(item, version):
+            if version is not None and version_differs(item, version):
                 # what is ours by now was handed on by a save whose reply was
                 # lost: it goes back
                 raise VersionChanged(item)
@@ -260,17 +275,16 @@ class Locks:
     ) -> SessionRecord:
         """The session, which is locked by now; CorruptItem if it is none."""
         lock = LockId(ticket.token, lock_count(item))
-        lock_id = str(lock)
         try:
             record = self._codec.record(item, ticket.name)
-            record.lock_id = lock_id
             date = whole_number(item, 'LockDate')
         except CorruptItem:
             self._release_by_call(self._calls, ticket.name, lock, None)
             raise
         held = HeldLock(ticket.name, lock, record, date, started)
+        record.lock_id = held.lock_id
         ticket.process.queue.hold(ticket, held)
-        ticket.process.holders[lock_id] = ticket
+        ticket.process.holders[held.lock_id] = Holder(ticket, held)
         return record
 
     def _report_take_over(
@@ -376,26 +390,26 @@ class Locks:
 
     # -- keep ------------------------------------------------------------
 
-    def held(self, lock_id: str) -> HeldLock | None:
-        """The lock of this id, if this process holds it."""
-        ticket = self._process.get().holders.get(lock_id)
-        return None if ticket is None else ticket.held
+    def holder(self, lock_id: str) -> Holder | None:
+        """Who holds the lock of this id, if this process does."""
+        return self._process.get().holders.get(lock_id)
 
     def renew(self, name: str, lock_id: str) -> bool:
         """Give a lock another lease; False if it is held no more."""
-        held = self.held(lock_id)
-        if held is None:
+        holder = self.holder(lock_id)
+        if holder is None:
             lock = LockId.parse(lock_id)
             record = SessionRecord({}, created=0, expires=0)
             held = HeldLock(name, lock, record, 0, 0)
             return self._renew(held, slides=False)
-        return self._renew(held)
+        return self._renew(holder.held)
 
     def confirm(self, lock_id: str) -> bool:
         """Whether a lock is held for half a lease more; renew it if not."""
-        held = self.held(lock_id)
-        if held is None:
+        holder = self.holder(lock_id)
+        if holder is None:
             return False
+        held = holder.held
         return held.age() < self._lease / 2 or self._renew(held)
 
     def _renew(self, held: HeldLock, slides: bool = True) -> bool:
@@ -431,10 +445,13 @@ class Locks:
 
     def renew_while_alive(self, owner: Any, lock_id: str) -> None:
         """Renew a held lock in the background, as long as `owner` lives."""
-        held = self.held(lock_id)
-        if held is not None:
-            held.owner = weakref.ref(owner)
-            self._process.get().renewer.add(held)
+        holder = self.holder(lock_id)
+        if holder is not None:
+            self._renew_for(owner, *holder)
+
+    def _renew_for(self, owner: Any, ticket: Ticket, held: HeldLock) -> None:
+        held.owner = weakref.ref(owner)
+        ticket.process.renewer.add(held)
 
     def standstill_since(self, moment: float) -> float:
         """Seconds for which no lock of this process could be renewed."""
@@ -442,55 +459,50 @@ class Locks:
 
     # -- give back -------------------------------------------------------
 
-    @contextmanager
-    def _releasing(
-        self, calls: Calls, lock_id: str
-    ) -> Iterator[tuple[Ticket, HeldLock] | None]:
-        """Give back a lock, which is renewed until that is done.
-
-        None where this process does not hold it.
-        """
-        process = self._process.get()
-        ticket = process.holders.pop(lock_id, None)
-        if ticket is None or ticket.held is None:
-            yield None
-            return
-        held = ticket.held
+    def _begin_release(self, holder: Holder) -> bool:
+        """Whether nobody else has begun to give this lock back."""
+        ticket, held = holder
         held.is_being_released = True
-        try:
-            yield ticket, held
-        finally:
-            process.renewer.discard(held)
-            calls.recorder.record_renewals(held.renewals)
+        return ticket.process.holders.pop(held.lock_id, None) is not None
+
+    def _end_release(self, calls: Calls, holder: Holder) -> None:
+        """Renew a lock no more, which was renewed until now."""
+        ticket, held = holder
+        ticket.process.renewer.discard(held)
+        calls.recorder.record_renewals(held.renewals)
 
     @contextmanager
     def ending(self, calls: Calls, lock_id: str | None) -> Iterator[None]:
         """Make a call that ends the session, or moves it, under a lock."""
-        if lock_id is None:
+        holder = None if lock_id is None else self.holder(lock_id)
+        if holder is None or not self._begin_release(holder):
             yield
             return
-        with self._releasing(calls, lock_id) as holder:
-            try:
-                yield
-            finally:
-                if holder is not None:
-                    ticket, _ = holder
-                    ticket.process.queue.leave(ticket)
+        ticket = holder.ticket
+        try:
+            yield
+        finally:
+            ticket.process.queue.leave(ticket)
+            self._end_release(calls, holder)
 
     def release(self, calls: Calls, name: str, lock_id: str) -> None:
         """Give the lock back, or on, with nothing to save.
 
         A lost lock is no error.
         """
-        with self._releasing(calls, lock_id) as holder:
-            if holder is None:
-                lock = LockId.parse(lock_id)
-                self._release_by_call(calls, name, lock, None)
-            else:
-                self._pass_on(calls, *holder)
+        holder = self.holder(lock_id)
+        if holder is None or not self._begin_release(holder):
+            lock = LockId.parse(lock_id)
+            self._release_by_call(calls, name, lock, None)
+            return
+        try:
+            self._pass_on(calls, holder)
+        finally:
+            self._end_release(calls, holder)
 
-    def _pass_on(self, calls: Calls, ticket: Ticket, held: HeldLock) -> None:
+    def _pass_on(self, calls: Calls, holder: Holder) -> None:
         """Hand a lock on as it is, without a call; or release it."""
+        ticket, held = holder
         queue = ticket.process.queue
         is_fresh = held.age() < self._lease / 2
         if is_fresh and not held.is_turn_over() and queue.next_ticket(ticket):
@@ -524,19 +536,30 @@ class Locks:
             pass
 
     def save(
-        self, calls: Calls, name: str, lock_id: str, save: Save
+        self,
+        calls: Calls,
+        name: str,
+        lock_id: str,
+        save: Save,
+        holder: Holder | None,
     ) -> Outcome:
-        """Save the session and give the lock back, or on, in one call."""
-        with self._releasing(calls, lock_id) as holder:
-            if holder is None:
-                lock = LockId.parse(lock_id)
-                return self._save_by_call(calls, name, lock, save, {}, LOCK)
-            ticket, held = holder
-            queue = ticket.process.queue
-            heir = None if held.is_turn_over() else queue.next_ticket(ticket)
+        """Save the session and give the lock back, or on, in one call.
+
+        :param holder: as :meth:`holder` has found it.
+        """
+        if holder is None or not self._begin_release(holder):
+            lock = LockId.parse(lock_id)
+            return self._save_by_call(calls, name, lock, save, {}, LOCK)
+        ticket, held = holder
+        heir: Ticket | None = None
+        if not held.is_turn_over():
+            heir = ticket.process.queue.next_ticket(ticket)
+        try:
             if heir is None:
                 return self._save_and_release(calls, ticket, held, save)
             return self._save_and_hand_on(calls, ticket, held, heir, save)
+        finally:
+            self._end_release(calls, holder)
 
     def _save_and_release(
         self, calls: Calls, ticket: Ticket, held: HeldLock, save: Save
@@ -643,9 +666,7 @@ def version_item(record: SessionRecord) -> Item:
     }
 
 
-def version_differs(item: Item, version: int | None) -> bool:
-    if version is None:
-        return False
+def version_differs(item: Item, version: int) -> bool:
     return (optional_number(item, 'Version') or 0) != version
 
 

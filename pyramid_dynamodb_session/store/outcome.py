@@ -10,6 +10,12 @@ from __future__ import annotations
 import enum
 
 from ..dynamodb.calls import ConditionFailed, Item
+from ..dynamodb.errors import unavailable
+from ..errors import (
+    SessionConflict,
+    SessionLockLost,
+    SessionStoreUnavailable,
+)
 from .item import (
     RECEIPTS,
     TAKE_OVERS,
@@ -89,4 +95,31 @@ def is_locked_by(item: Item, lock: LockId) -> bool:
     """Whether the lock of an item is exactly this one."""
     return item.get('LockId') == {'S': lock.token} and (
         item.get('LockCount') == {'N': str(lock.count)}
+    )
+
+
+def error_of(
+    outcome: Outcome, not_saved: SessionLockLost | SessionConflict
+) -> SessionLockLost | SessionConflict | SessionStoreUnavailable:
+    """What a request is told of a save that was refused."""
+    if outcome is Outcome.NOT_SAVED:
+        return not_saved
+    return unavailable(
+        'the reply to a save was lost, and the item does not tell whether '
+        'it was carried out',
+        'unknown',
+    )
+
+
+def lock_lost() -> SessionLockLost:
+    return SessionLockLost(
+        'the lock of the session was taken over, or the session has ended, '
+        'before this request saved; nothing of it was saved'
+    )
+
+
+def conflict() -> SessionConflict:
+    return SessionConflict(
+        'somebody else saved the session, or ended it, after this optimistic '
+        'request had read it; nothing of it was saved'
     )

@@ -16,7 +16,7 @@ from ..dynamodb.scan import Rate, wait_out_throttling
 from ..dynamodb.table import Table
 from .expressions import sessions_of
 from .item import CorruptItem, whole_number
-from .lease import CLOCK_SKEW
+from .lease import dead_after
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class OwnedSessions:
 
     def _is_dead(self, session: OwnedSession) -> bool:
         """Whether it has expired, and no request can save it any more."""
-        return session.expires + self._lease + CLOCK_SKEW <= time.time()
+        return session.expires + dead_after(self._lease) <= time.time()
 
     def _end(self, name: str) -> bool:
         """Whether a session was still this owner's, and lived."""

@@ -10,7 +10,7 @@ from ..dynamodb.scan import Progress, TableScan
 from ..dynamodb.table import Table
 from .expressions import OF_APPLICATION, expired
 from .item import belongs_to
-from .lease import CLOCK_SKEW
+from .lease import dead_after
 
 
 class Purge:
@@ -42,7 +42,7 @@ class Purge:
         self._calls = calls
         self._table = table
         self._application = application
-        self._dead_after = lease + CLOCK_SKEW
+        self._dead_after = dead_after(lease)
         self._dry_run = dry_run
         self._mutex = threading.Lock()
         self.expired = 0

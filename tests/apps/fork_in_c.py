@@ -71,7 +71,7 @@ def check_child(store: Any, work: UnitOfWork) -> None:
     # the queue is empty, but the session is locked
     with pytest.raises(SessionLockTimeout, match='another request held'):
         store.get_item_exclusive('held')
-    assert store._locks.held(work.record.lock_id) is None
+    assert store._locks.holder(work.record.lock_id) is None
     work.persist()
     work.release()
     with pytest.raises(SessionLockTimeout, match='another request held'):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from pyramid_dynamodb_session import (
+    DynamoDBSessionStore,
     SessionStoreUnavailable,
 )
 from tests.support.clients import Interposed
@@ -77,3 +79,27 @@ def test_refused_call_says_why_and_when_to_try_again(
         store.get_item_exclusive(ID)
     assert int(error.value.headers['Retry-After']) >= 1
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+@pytest.mark.parametrize(
+    'operation',
+    [
+        lambda store, lock_id: store.get_item_exclusive(ID),
+        lambda store, lock_id: store.release_item_exclusive(ID, lock_id),
+        lambda store, lock_id: store.renew_lock(ID, lock_id),
+    ],
+    ids=['lock', 'release', 'renew'],
+)
+def test_call_for_a_lock_alone_has_saved_nothing_for_certain(
+    operation: Callable[[DynamoDBSessionStore, str], Any],
+    make_store: MakeStore,
+    client: Any,
+) -> None:
+    def update_item(**parameters: Any) -> Any:
+        raise ReadTimeoutError(endpoint_url='here')
+
+    store = make_store(Interposed(client, update_item=update_item))
+    create(store)
+    with pytest.raises(SessionStoreUnavailable) as error:
+        operation(store, '1.token')
+    assert error.value.outcome == 'not saved'
