@@ -138,6 +138,7 @@ def figures(total: Statistics) -> str:
     ]
     for title, counts in (
         ('Answers', total.answers),
+        ('Database', total.rows),
         ('Kinds', total.kinds),
         ('Faults', total.faults),
         ('Violations', total.violations),

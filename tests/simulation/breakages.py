@@ -193,6 +193,78 @@ BREAKAGES = (
         'stored_ids[self._factory.settings.cookie_name] = session_id',
         "stored_ids['nobody'] = session_id",
     ),
+    Breakage(
+        'the session does not vote',
+        'transaction',
+        '        self._work.prepare()\n',
+        '        id(self._work.prepare)\n',
+    ),
+    Breakage(
+        'the vote does not confirm the lock',
+        'unit_of_work',
+        'if not self._store.confirm_lock(self._lock_id):',
+        'if not self._lock_id:',
+    ),
+    Breakage(
+        'the vote takes any confirmation of the lock for a late one',
+        'store.locks',
+        'return held.age() < self._lease / 2 or self._renew(held)',
+        'return held.age() < self._lease * 1e6 or self._renew(held)',
+    ),
+    Breakage(
+        'the vote does not lock an optimistic session',
+        'unit_of_work',
+        '        elif self._is_stored:\n            self._lock(session_id)\n',
+        '        elif False:\n            self._lock(session_id)\n',
+    ),
+    Breakage(
+        'the vote locks an optimistic session of any version',
+        'unit_of_work',
+        'found = self._store.lock_unchanged(session_id, self._record)',
+        'found = self._store.find_item_exclusive(session_id)',
+    ),
+    Breakage(
+        'the vote does not know of a logout',
+        'unit_of_work',
+        'if self.is_overtaken and (items or self._must_save):',
+        'if False:',
+    ),
+    Breakage(
+        'the vote saves the session',
+        'unit_of_work',
+        '            self._prepare(self.read())\n',
+        '            self.persist()\n',
+    ),
+    Breakage(
+        'the session votes after the database',
+        'transaction',
+        "return f'~dynamodb_session:{id(self)}'",
+        "return f'~the_session:{id(self)}'",
+    ),
+    Breakage(
+        'an error after the commit may be tried again',
+        'unit_of_work',
+        '        if self.transaction != NOT_COMMITTED:\n            error.tell',
+        '        if False:\n            error.tell',
+    ),
+    Breakage(
+        'an error after the commit is marked as retryable',
+        'unit_of_work',
+        '        elif not self.is_overtaken and isinstance(\n',
+        '        if not self.is_overtaken and isinstance(\n',
+    ),
+    Breakage(
+        'an error after the commit asks to try again',
+        'errors',
+        '            self.retry_after = None\n',
+        '            self.retry_after = 1\n',
+    ),
+    Breakage(
+        'a commit is not noticed',
+        'transaction',
+        "        if transaction.status == 'Committed':\n",
+        "        if transaction.status == 'Done':\n",
+    ),
 )
 
 #: Duplicates that come late, and little else.
@@ -201,7 +273,13 @@ LATE = FaultRates(
     weights={'late': 1, 'duplicate': 2, 'reply lost': 0.5, 'slow': 0.5},
 )
 #: Holders that are robbed, and timeouts that are adjusted.
-KINDS = {**Profile().kinds, 'login': 12, 'adjust timeout': 6, 'read_only': 16}
+KINDS = {
+    **Profile().kinds,
+    'login': 12,
+    'adjust timeout': 6,
+    'read_only': 16,
+    'order': 24,
+}
 PROFILES = (
     Profile(),
     Profile(faults=LATE, kills=0, stops=0),

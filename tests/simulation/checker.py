@@ -14,13 +14,10 @@ import zlib
 from collections import Counter
 from typing import Any
 
-from tests.simulation.application import (
-    LONG_TIMEOUT,
-    TIMEOUT,
-    Kind,
-    item_name,
-)
+from tests.simulation.application import item_name
 from tests.simulation.client import Call, Server, short
+from tests.simulation.database_checker import DATABASE_ERRORS, DatabaseChecker
+from tests.simulation.kinds import TIMEOUT, Kind
 from tests.simulation.scheduler import Fiber, Process, World
 from tests.simulation.table import Item
 
@@ -33,6 +30,8 @@ TOLERANCE = 4
 LONGEST_CALL = 16
 #: Seconds by which wrong clocks and late writes may move ``Expires``.
 CLOCKS = 2000
+#: Errors that no view answers: of views and of the database.
+EXPECTED_ERRORS = ('ViewFailed', 'RetryableException', *DATABASE_ERRORS)
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -65,8 +64,19 @@ class Request:
     created: list[str] = dataclasses.field(default_factory=list)
     has_ended: list[str] = dataclasses.field(default_factory=list)
     saved_id: str | None = None
-    #: when it loaded a session first
+    #: when it loaded a session first, and in the last attempt
     loaded: float | None = None
+    read_at: float | None = None
+    database: Any = None
+    #: whether ``pyramid_tm`` is active in it
+    uses_database: bool = False
+    rows: list[Any] = dataclasses.field(default_factory=list)
+    #: when the session voted in the last attempt
+    voted: float | None = None
+    #: what the answer says of the transaction, and in general
+    transaction: str = ''
+    message: str = ''
+    asks_to_retry: bool = False
     verdict: str = ''
     #: others used the session meanwhile, or its process was stopped
     is_contended: bool = False
@@ -75,6 +85,10 @@ class Request:
     @property
     def name(self) -> str | None:
         return None if self.cookie is None else item_name(self.cookie)
+
+    def begin_attempt(self) -> None:
+        self.attempts += 1
+        self.checker.database.begins(self)
 
     def has_read(self, *what: Any) -> None:
         self.checker.read(self, *what)
@@ -144,7 +158,10 @@ class Checker:
         self.trouble: dict[int, float] = {}
         #: when it met one that its renewals suffer from
         self.background_trouble: dict[int, float] = {}
+        #: when a lock was last taken over, and from which process
+        self.taken_over: dict[str, tuple[float, Process]] = {}
         self.counts: Counter[str] = Counter()
+        self.database = DatabaseChecker(self)
 
     # -- saying so -------------------------------------------------------
 
@@ -244,7 +261,7 @@ class Checker:
         log: tuple[int, ...],
         user: str | None,
     ) -> None:
-        now = self.world.now
+        now = request.read_at = self.world.now
         if request.loaded is None:
             request.loaded = now
         name = None if session_id is None else item_name(session_id)
@@ -386,6 +403,7 @@ class Checker:
             text = f'{who} is in {short(request.committed[0])} already'
             self.violation('doubled', text, *names, *request.committed)
         request.committed.append(names[0])
+        self.database.saved(request)
         if request.verdict == 'not saved':
             text = f'{who} was saved after the answer {request.status}'
             self.violation('saved, it was said not', text, *names)
@@ -450,6 +468,7 @@ class Checker:
     def _taken_over(self, call: Call, name: str, lock: HeldLock) -> None:
         self.counts['taken over'] += 1
         now = self.world.now
+        self.taken_over[name] = now, lock.process
         if lock.dead_since is not None or lock.process.is_stopped:
             return
         age = now - lock.renewed
@@ -504,6 +523,7 @@ class Checker:
             request.verdict = 'unknown'
         self.counts[self._answer(request)] += 1
         self._check_outcome(request)
+        self.database.answered(request)
         self._check_new_id(request)
         self._check_wait(request)
         self._check_calls(request)
@@ -535,7 +555,7 @@ class Checker:
         if error == 'SessionStoreUnavailable':
             certain = request.outcome == 'not saved'
             return 'not saved' if certain else 'unknown'
-        if status == 500 and error in ('ViewFailed', 'RetryableException'):
+        if status == 500 and error in EXPECTED_ERRORS:
             return 'not saved'
         text = f'{request} ({kind}) was answered {status} {error}'
         self.violation('unexpected answer', text, request.name)
@@ -590,10 +610,7 @@ class Checker:
 
     def _check_new_id(self, request: Request) -> None:
         """A session that was made must reach the browser."""
-        if request.status == 500 and request.error in (
-            'ViewFailed',
-            'RetryableException',
-        ):
+        if request.status == 500 and request.error in EXPECTED_ERRORS:
             return
         ids = []
         if request.created and request.verdict == 'saved':
@@ -636,7 +653,7 @@ class Checker:
 
     def _check_calls(self, request: Request) -> None:
         """The contract's calls, where nobody is in the way."""
-        expected = request.kind.calls[request.name is None]
+        expected = self._expected_calls(request)
         if (
             expected is None
             or request.is_contended
@@ -644,6 +661,7 @@ class Checker:
             or request.status not in (200, 303, 400)
             or not self.set_on_exception
             or self._has_faults(request)
+            or self._has_stale_lock(request)
         ):
             return
         calls = [call.operation for call in request.calls]
@@ -656,6 +674,39 @@ class Checker:
         if count != expected and not is_touched:
             text = f'{request} ({request.kind}) made {calls}'
             self.violation('calls', text, request.name)
+
+    def _expected_calls(self, request: Request) -> int | None:
+        kind = request.kind
+        expected = kind.calls[request.name is None]
+        if (
+            expected is not None
+            and request.uses_database
+            and request.name is not None
+            and (kind.state, kind.writes) == ('optimistic', True)
+        ):
+            # the vote locks
+            return expected + 1
+        return expected
+
+    def _has_stale_lock(self, request: Request) -> bool:
+        """Whether the vote may have to confirm a lock once more."""
+        pid = getattr(request.process, 'pid', 0)
+        trouble = self.background_trouble.get(pid, 0)
+        return request.uses_database and trouble > request.started
+
+    def lost_since(self, request: Request) -> float | None:
+        """When a session that a request was to save was lost to it."""
+        name = request.name or ''
+        losses = [
+            time
+            for time, data in self.history.get(name, ())
+            if data is None and name not in request.has_ended
+        ]
+        if name in self.taken_over and request.read_at is not None:
+            time, process = self.taken_over[name]
+            if process is request.process and time > request.read_at:
+                losses.append(time)
+        return min(losses, default=None)
 
     # -- browsers --------------------------------------------------------
 
@@ -711,5 +762,3 @@ def parse(item: Item | None) -> Data | None:
 
 
 _parsed: dict[Any, Data] = {}
-
-__all__ = ['LONG_TIMEOUT', 'Checker', 'Request', 'Violation']

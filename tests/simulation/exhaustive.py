@@ -19,8 +19,6 @@ from tests.simulation.application import (
     APPLICATION,
     KINDS,
     TABLE,
-    TIMEOUT,
-    Kind,
     make_application,
     package,
 )
@@ -34,6 +32,8 @@ from tests.simulation.client import (
     answer,
     short,
 )
+from tests.simulation.database import Database
+from tests.simulation.kinds import TIMEOUT, Kind
 from tests.simulation.loading import in_place
 from tests.simulation.run import Browser, WebServer, quiet, tell
 from tests.simulation.scheduler import EPOCH, Fiber, Process, World
@@ -168,6 +168,7 @@ class SmallWorld:
             'dynamodb_session.touch_interval': 60,
         }
         self.checker = Checker(self.server, LEASE, 1.5 * LEASE)
+        self.database = Database(self.world, self.checker.database)
         self.browser = Browser(0)
         self.disturbances = disturbances
         self._offered_after = -1
@@ -204,7 +205,10 @@ class SmallWorld:
         return self.checker
 
     def _request(self, kind: Kind, number: int) -> Request:
-        return Request(number, self.browser, kind, self.browser.jar, 'anna')
+        request = Request(number, self.browser, kind, self.browser.jar, 'anna')
+        request.database = self.database
+        request.uses_database = kind.rows is not None
+        return request
 
     def _run_all(self) -> None:
         self.world.run(self.world.now + 1, lambda: False)

@@ -17,16 +17,20 @@ from pyramid.exceptions import ConfigurationError
 from tests.simulation.application import (
     APPLICATION,
     ENVIRON,
+    INCLUDES,
     KINDS,
     SCRIPT,
     TABLE,
-    TIMEOUT,
-    Kind,
     item_name,
     make_application,
     package,
 )
-from tests.simulation.checker import Checker, Request, Violation
+from tests.simulation.checker import (
+    EXPECTED_ERRORS,
+    Checker,
+    Request,
+    Violation,
+)
 from tests.simulation.client import (
     Call,
     Client,
@@ -35,7 +39,10 @@ from tests.simulation.client import (
     Server,
     short,
 )
+from tests.simulation.database import Database, DatabaseRates
+from tests.simulation.kinds import TIMEOUT, Kind
 from tests.simulation.loading import in_place
+from tests.simulation.misfortunes import Misfortunes
 from tests.simulation.scheduler import EPOCH, Process, World
 from tests.simulation.stdlib import patched
 
@@ -76,8 +83,19 @@ class Profile:
             'save, fail': 2,
             'adjust timeout': 1,
             'end elsewhere': 1,
+            'order': 6,
+            'order first': 2,
+            'optimistic order': 5,
+            'login, order': 1,
+            'optimistic login, order': 1,
+            'order, logout': 1,
+            'read_only order': 1,
+            'order, crash': 1,
+            'order, fail': 2,
+            'order, doom': 1,
         }
     )
+    database: DatabaseRates = dataclasses.field(default_factory=DatabaseRates)
     faults: FaultRates = dataclasses.field(default_factory=FaultRates)
     kills: float = 0.01
     stops: float = 0.01
@@ -88,6 +106,8 @@ class Profile:
     long_holds: float = 0.03
     preemption: float = 0.02
     clock_error: float = 600.0
+    #: of histories in which ``pyramid_tm`` is active in each request
+    in_transactions: float = 0.2
     #: of ``set_on_exception = false``, ``lock_lease``s, at each history
     not_on_exception: float = 0.2
     leases: tuple[float, ...] = (3, 3, 4, 10)
@@ -108,6 +128,7 @@ class Statistics:
     calls: int = 0
     seconds: float = 0.0
     answers: Counter[str] = dataclasses.field(default_factory=Counter)
+    rows: Counter[str] = dataclasses.field(default_factory=Counter)
     kinds: Counter[str] = dataclasses.field(default_factory=Counter)
     faults: Counter[str] = dataclasses.field(default_factory=Counter)
     violations: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -122,7 +143,7 @@ class Statistics:
         self.requests += other.requests
         self.calls += other.calls
         self.seconds += other.seconds
-        for name in ('answers', 'kinds', 'faults', 'violations'):
+        for name in ('answers', 'rows', 'kinds', 'faults', 'violations'):
             getattr(self, name).update(getattr(other, name))
         self.examples += other.examples
         del self.examples[examples:]
@@ -169,7 +190,7 @@ class WebServer:
 
     def _make(self) -> None:
         self.application = make_application(
-            self.client, self.simulation.settings
+            self.client, self.simulation.settings, self.simulation.includes
         )
         store = package().DynamoDBSessionStore(
             self.client,
@@ -206,7 +227,7 @@ class WebServer:
         except Exception as error:
             request.status = 500
             request.error = type(error).__name__
-            if request.error not in ('ViewFailed', 'RetryableException'):
+            if request.error not in EXPECTED_ERRORS:
                 request.outcome = repr(error)
                 raise_again(self.simulation, error)
         self.simulation.answered(request)
@@ -237,6 +258,12 @@ class WebServer:
                 request.error = value
             elif field == 'X-Outcome':
                 request.outcome = value
+            elif field == 'X-Transaction':
+                request.transaction = value
+            elif field == 'X-Message':
+                request.message = value
+            elif field == 'Retry-After':
+                request.asks_to_retry = True
 
     def _end_elsewhere(self, request: Request) -> None:
         errors = package()
@@ -286,6 +313,18 @@ class Simulation:
             self.server, self.lease, wait, self.set_on_exception
         )
         world.thread_died = self._thread_died
+        self._misfortunes = Misfortunes(self)
+        self.database = Database(
+            world,
+            self.checker.database,
+            self.lease,
+            self._misfortunes.interrupt,
+            profile.database,
+        )
+        self._everything_in_transactions = (
+            draw.random() < profile.in_transactions
+        )
+        self.includes = draw.choice((INCLUDES, INCLUDES[::-1]))
         self.servers: list[WebServer] = []
         self.browsers = [
             Browser(number) for number in range(draw.choice(profile.browsers))
@@ -363,6 +402,7 @@ class Simulation:
             calls=sum(1 for event in self.world.trace if event[1] == 'done'),
             seconds=self.world.now - EPOCH,
             answers=Counter(self.checker.counts),
+            rows=Counter(self.checker.database.counts),
             kinds=self.kinds,
             faults=self.faults,
             violations=Counter(found.kind for found in violations),
@@ -396,9 +436,14 @@ class Simulation:
         self, browser: Browser, kind: Kind, cookie: str | None
     ) -> Request:
         self.number += 1
-        return Request(
+        request = Request(
             self.number, browser, kind, cookie, f'user{browser.number}'
         )
+        request.database = self.database
+        request.uses_database = (
+            kind.rows is not None or self._everything_in_transactions
+        )
+        return request
 
     def _send(self, browser: Browser) -> None:
         draw, world = self.world.random, self.world
@@ -418,7 +463,7 @@ class Simulation:
             request.pause = 2 * self.lease
         request.failures = draw.choice((1, 1, 2, 3))
         world.after(0.002 * draw.random(), self._reach_server, request)
-        self._misfortunes()
+        self._misfortunes.draw()
 
     def _reach_server(self, request: Request) -> None:
         ready = [server for server in self.servers if server.is_ready]
@@ -472,94 +517,15 @@ class Simulation:
         self.faults[kind] += 1
         self.checker.disturbed(call.process, call)
 
-    def _misfortunes(self) -> None:
-        """Maybe something happens to a process soon."""
-        profile, draw = self.profile, self.world.random
-        for probability, misfortune in (
-            (profile.kills, self._kill),
-            (profile.stops, self._stop),
-            (profile.outages, self._cut_off),
-            (profile.clock_jumps, self._move_clock),
-            (profile.refused_threads, self._refuse_threads),
-        ):
-            if draw.random() < probability:
-                self.world.after(0.05 * draw.random(), misfortune)
-
     def _thread_died(self, name: str, error: Exception) -> None:
         text = f'{name}: {error!r}'
         self.checker.violation('a thread died of an error', text)
-
-    def _some_server(self) -> WebServer | None:
-        ready = [server for server in self.servers if server.is_ready]
-        return self.world.random.choice(ready) if ready else None
-
-    def _kill(self) -> None:
-        server = self._some_server()
-        if server is None:
-            return
-        self.faults['kill'] += 1
-        self.world.note('kill', server.process)
-        self.world.kill(server.process)
-        for request in tuple(self.checker.in_flight.values()):
-            if request.process is server.process:
-                request.browser.in_flight -= 1
-        self.checker.killed(server.process)
-        self.world.after(
-            3 * self.world.random.random() ** 3, self.restart, server
-        )
 
     def restart(self, server: WebServer) -> None:
         place = self.servers.index(server)
         again = WebServer(self, server.process.name)
         self.world.note('restart', again.process)
         self.servers[place] = again
-
-    def _stop(self) -> None:
-        server = self._some_server()
-        if server is None or server.process.is_stopped:
-            return
-        self.faults['stop'] += 1
-        seconds = 0.05 * 2400 ** self.world.random.random()
-        self.world.note('stop', server.process, seconds)
-        self.world.stop(server.process)
-        self.checker.stopped(server.process)
-        self.world.after(seconds, self._go_on, server.process)
-
-    def _go_on(self, process: Process) -> None:
-        self.world.note('go on', process)
-        self.checker.stopped(process)
-        self.world.go_on(process)
-
-    def _cut_off(self) -> None:
-        server = self._some_server()
-        if server is None:
-            return
-        self.faults['outage'] += 1
-        until = self.world.now + 20 * self.world.random.random() ** 2
-        self.world.note('outage', server.process, until)
-        self.network.outages[server.process.pid] = until
-        self.checker.disturbed(server.process)
-
-    def _move_clock(self) -> None:
-        server = self._some_server()
-        if server is None:
-            return
-        self.faults['clock jump'] += 1
-        draw = self.world.random
-        error = draw.choice((45, 45, self.profile.clock_error))
-        server.process.wall_offset = draw.uniform(-error, error)
-        self.world.note('clock', server.process, server.process.wall_offset)
-
-    def _refuse_threads(self) -> None:
-        server = self._some_server()
-        if server is None:
-            return
-        self.faults['thread refused'] += 1
-        server.process.no_threads_until = (
-            self.world.now + 3 * self.world.random.random()
-        )
-        self.world.note('no threads', server.process)
-        self.checker.disturbed(server.process)
 
     # -- telling ---------------------------------------------------------
 
