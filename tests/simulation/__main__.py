@@ -139,6 +139,7 @@ def figures(total: Statistics) -> str:
     for title, counts in (
         ('Answers', total.answers),
         ('Database', total.rows),
+        ('Owners', total.owners),
         ('Kinds', total.kinds),
         ('Faults', total.faults),
         ('Violations', total.violations),

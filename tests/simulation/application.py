@@ -16,8 +16,9 @@ from pyramid.response import Response
 
 from tests.simulation.kinds import KINDS as SESSION_KINDS
 from tests.simulation.orders import ORDERS
+from tests.simulation.ownership import OWNER_KINDS
 
-KINDS = {kind.name: kind for kind in (*SESSION_KINDS, *ORDERS)}
+KINDS = {kind.name: kind for kind in (*SESSION_KINDS, *ORDERS, *OWNER_KINDS)}
 
 APPLICATION = 'shop'
 TABLE = 'Pyramid_SessionState'

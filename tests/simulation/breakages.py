@@ -244,8 +244,8 @@ BREAKAGES = (
     Breakage(
         'an error after the commit may be tried again',
         'unit_of_work',
-        '        if self.transaction != NOT_COMMITTED:\n            error.tell',
-        '        if False:\n            error.tell',
+        '    if self.transaction != NOT_COMMITTED:\n            error.tell',
+        '    if False:\n            error.tell',
     ),
     Breakage(
         'an error after the commit is marked as retryable',
@@ -265,6 +265,37 @@ BREAKAGES = (
         "        if transaction.status == 'Committed':\n",
         "        if transaction.status == 'Done':\n",
     ),
+    Breakage(
+        'whoever owns it by now, a session is signed out',
+        'store.expressions',
+        "OWNED = f'#Owner = :owner AND {NOT_ENDED}'",
+        "OWNED = f'(#Owner = :owner OR Ver <> :owner) AND {NOT_ENDED}'",
+    ),
+    Breakage(
+        'a new id does not carry the owner',
+        'store',
+        "'Item': self._new_item(new_name, data, record),",
+        "'Item': data.pop('Owner', 0) and 0 or "
+        'self._new_item(new_name, data, record),',
+    ),
+    Breakage(
+        'the index of owners is looked at once',
+        'store.owners',
+        'SETTLED_AFTER = 1.0\n',
+        'SETTLED_AFTER = 1e-9\n',
+    ),
+    Breakage(
+        'the session that is to stay is signed out',
+        'store.owners',
+        'if session.name == keep or self._is_dead(session):',
+        'if self._is_dead(session):',
+    ),
+    Breakage(
+        'an ended session in the index says nothing about its lag',
+        'store.owners',
+        '                settled_at = time.monotonic() + SETTLED_AFTER\n',
+        '                id(settled_at)\n',
+    ),
 )
 
 #: Duplicates that come late, and little else.
@@ -280,10 +311,21 @@ KINDS = {
     'read_only': 16,
     'order': 24,
 }
+#: Sessions that change their owners while those are signed out.
+OWNED = {
+    'write': 5,
+    'login, owner': 10,
+    'optimistic login, owner': 10,
+    'set owner': 20,
+    'disown': 2,
+    'sign out others': 3,
+    'sign out elsewhere': 5,
+}
 PROFILES = (
     Profile(),
     Profile(faults=LATE, kills=0, stops=0),
     Profile(kinds=KINDS, stops=0.1, long_holds=0.1),
+    Profile(kinds=OWNED, owned=1, browsers=(5,)),
 )
 
 

@@ -18,6 +18,8 @@ from tests.simulation.application import item_name
 from tests.simulation.client import Call, Server, short
 from tests.simulation.database_checker import DATABASE_ERRORS, DatabaseChecker
 from tests.simulation.kinds import TIMEOUT, Kind
+from tests.simulation.owners_checker import OwnersChecker
+from tests.simulation.ownership import SIGNS_OUT
 from tests.simulation.scheduler import Fiber, Process, World
 from tests.simulation.table import Item
 
@@ -43,6 +45,7 @@ class Request:
     kind: Kind
     cookie: str | None
     user: str
+    owner: str = ''
     hold: float = 0.0
     pause: float = 0.0
     failures: int = 0
@@ -162,6 +165,7 @@ class Checker:
         self.taken_over: dict[str, tuple[float, Process]] = {}
         self.counts: Counter[str] = Counter()
         self.database = DatabaseChecker(self)
+        self.owners = OwnersChecker(self)
 
     # -- saying so -------------------------------------------------------
 
@@ -331,6 +335,7 @@ class Checker:
                     user.is_contended = True
             self._check_data(call, name, parse(new), ended, new)
             self._check_lock(call, name, old or {}, new or {})
+        self.owners.committed(call, writes)
 
     def _check_data(
         self,
@@ -427,8 +432,12 @@ class Checker:
         if request is None:
             self.violation('ended by nobody', short(name), name)
             return
+        if self.owners.is_removing(call):
+            return
         request.has_ended.append(name)
-        if not request.kind.ends and 'login' not in request.kind.name:
+        kind = request.kind
+        may_move = 'login' in kind.name or kind.ownership == SIGNS_OUT
+        if not kind.ends and not may_move:
             text = f'{request} ({request.kind}) ended {short(name)}'
             self.violation('ended by nobody', text, name)
         if request.verdict == 'not saved':

@@ -158,7 +158,7 @@ class SmallWorld:
         self.faults = faults
         self.chooser = chooser
         self.world = World(0)
-        self.server = Server(self.world)
+        self.server = Server(self.world, has_lag=False)
         self.network = ChoiceNetwork(self.server)
         self.settings = {
             'dynamodb_session.lock_lease': LEASE,

@@ -40,6 +40,8 @@ class Kind:
     #: rows that a request stores in the database, if its answer is 200; None
     #: for one that does not know of a database
     rows: int | None = None
+    #: what it does to owners; see :mod:`tests.simulation.ownership`
+    ownership: str = ''
 
     def __str__(self) -> str:
         return self.name

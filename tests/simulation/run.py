@@ -43,6 +43,7 @@ from tests.simulation.database import Database, DatabaseRates
 from tests.simulation.kinds import TIMEOUT, Kind
 from tests.simulation.loading import in_place
 from tests.simulation.misfortunes import Misfortunes
+from tests.simulation.ownership import remove_sessions
 from tests.simulation.scheduler import EPOCH, Process, World
 from tests.simulation.stdlib import patched
 
@@ -93,6 +94,12 @@ class Profile:
             'order, crash': 1,
             'order, fail': 2,
             'order, doom': 1,
+            'login, owner': 4,
+            'optimistic login, owner': 2,
+            'set owner': 4,
+            'disown': 1,
+            'sign out others': 1,
+            'sign out elsewhere': 1,
         }
     )
     database: DatabaseRates = dataclasses.field(default_factory=DatabaseRates)
@@ -106,6 +113,8 @@ class Profile:
     long_holds: float = 0.03
     preemption: float = 0.02
     clock_error: float = 600.0
+    #: of histories in which sessions have owners
+    owned: float = 0.5
     #: of histories in which ``pyramid_tm`` is active in each request
     in_transactions: float = 0.2
     #: of ``set_on_exception = false``, ``lock_lease``s, at each history
@@ -119,6 +128,10 @@ class Profile:
 CALM = FaultRates(attempt=0.0, stale=0.3)
 
 
+#: The counters of :class:`Statistics`.
+COUNTED = ('answers', 'rows', 'owners', 'kinds', 'faults', 'violations')
+
+
 @dataclasses.dataclass
 class Statistics:
     """What one or more histories were like."""
@@ -129,6 +142,7 @@ class Statistics:
     seconds: float = 0.0
     answers: Counter[str] = dataclasses.field(default_factory=Counter)
     rows: Counter[str] = dataclasses.field(default_factory=Counter)
+    owners: Counter[str] = dataclasses.field(default_factory=Counter)
     kinds: Counter[str] = dataclasses.field(default_factory=Counter)
     faults: Counter[str] = dataclasses.field(default_factory=Counter)
     violations: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -143,7 +157,7 @@ class Statistics:
         self.requests += other.requests
         self.calls += other.calls
         self.seconds += other.seconds
-        for name in ('answers', 'rows', 'kinds', 'faults', 'violations'):
+        for name in COUNTED:
             getattr(self, name).update(getattr(other, name))
         self.examples += other.examples
         del self.examples[examples:]
@@ -197,6 +211,7 @@ class WebServer:
             application=APPLICATION,
             table=TABLE,
             timeout=TIMEOUT,
+            **self.simulation.store_settings,
         )
         store.initialize()
         self.store = store
@@ -222,6 +237,8 @@ class WebServer:
         try:
             if request.kind.name == 'end elsewhere':
                 self._end_elsewhere(request)
+            elif request.kind.name == 'sign out elsewhere':
+                self._sign_out_elsewhere(request)
             else:
                 self._respond(request)
         except Exception as error:
@@ -275,6 +292,13 @@ class WebServer:
             request.error = 'SessionStoreUnavailable'
             request.outcome = getattr(error, 'outcome', 'unknown')
 
+    def _sign_out_elsewhere(self, request: Request) -> None:
+        if remove_sessions(self.store, request):
+            request.status = 200
+        else:
+            request.status = 503
+            request.error = 'SessionStoreUnavailable'
+
 
 def raise_again(simulation: Simulation, error: Exception) -> None:
     """Keep the traceback of an error that nobody expected."""
@@ -309,6 +333,12 @@ class Simulation:
             'dynamodb_session.touch_interval': 2,
             'dynamodb_session.set_on_exception': self.set_on_exception,
         }
+        self.store_settings: dict[str, str] = {}
+        if draw.random() < profile.owned:
+            index = self.server.table.index
+            assert index is not None
+            self.store_settings = {'owner_index': index.name}
+            self.settings['dynamodb_session.owner_index'] = index.name
         self.checker = Checker(
             self.server, self.lease, wait, self.set_on_exception
         )
@@ -403,6 +433,7 @@ class Simulation:
             seconds=self.world.now - EPOCH,
             answers=Counter(self.checker.counts),
             rows=Counter(self.checker.database.counts),
+            owners=Counter(self.checker.owners.counts),
             kinds=self.kinds,
             faults=self.faults,
             violations=Counter(found.kind for found in violations),
@@ -450,6 +481,8 @@ class Simulation:
         name = draw.choices(self._kind_names, self._kind_weights)[0]
         if name == 'end elsewhere' and browser.jar is None:
             name = 'write'
+        if KINDS[name].ownership and not self.store_settings:
+            name = 'write'
         request = self._request(browser, KINDS[name], browser.jar)
         self.left -= 1
         self.kinds[name] += 1
@@ -462,6 +495,8 @@ class Simulation:
         if draw.random() < 0.05:
             request.pause = 2 * self.lease
         request.failures = draw.choice((1, 1, 2, 3))
+        number = browser.number + (draw.random() < 0.4)
+        request.owner = f'owner{number % 3}'
         world.after(0.002 * draw.random(), self._reach_server, request)
         self._misfortunes.draw()
 
