@@ -91,7 +91,7 @@ class Request:
 
     def begin_attempt(self) -> None:
         self.attempts += 1
-        self.checker.database.begins(self)
+        self.checker.begin_attempt(self)
 
     def has_read(self, *what: Any) -> None:
         self.checker.read(self, *what)
@@ -200,6 +200,10 @@ class Checker:
         users[request.number] = request
         if name in self.locks or self.data(name) is None:
             request.is_contended = True
+
+    def begin_attempt(self, request: Request) -> None:
+        """Its view runs, maybe once more."""
+        self.database.begins(request)
 
     def data(self, name: str) -> Data | None:
         """What stands there now."""

@@ -33,11 +33,23 @@ from tests.simulation.client import (
     short,
 )
 from tests.simulation.database import Database
+from tests.simulation.fingerprints import (
+    Histories,
+    NoChance,
+    RandomOfEachThread,
+    RememberingChecker,
+    hashed,
+    items_of,
+    late_state,
+    rounded,
+    thread_key,
+)
 from tests.simulation.kinds import TIMEOUT, Kind
 from tests.simulation.loading import in_place
 from tests.simulation.run import Browser, WebServer, quiet, tell
 from tests.simulation.scheduler import EPOCH, Fiber, Process, World
 from tests.simulation.stdlib import patched
+from tests.simulation.table import Refused
 
 #: The kinds that are set against each other.
 PAIRED = (
@@ -78,6 +90,11 @@ class Chooser:
         chosen = self._prefix[place] if place < len(self._prefix) else 0
         self.taken.append((chosen, options))
         return chosen
+
+    @property
+    def is_beyond_prefix(self) -> bool:
+        """Whether it has chosen as nobody has before."""
+        return len(self.taken) >= len(self._prefix)
 
     def next_prefix(self) -> list[int] | None:
         """The choices of the next execution; None after the last."""
@@ -120,8 +137,8 @@ class ChoiceNetwork:
             result = self.world.block()
         return answer(self.server, call, attempt, result)
 
-    def deliver(self, message: Message, fault: str = '') -> None:
-        """Let it arrive, or fare as the fault has it."""
+    def deliver(self, message: Message, fault: str = '') -> Any:
+        """Let it arrive, or fare as the fault has it; what is replied."""
         result: Any = None
         if fault:
             message.call.faults += 1
@@ -134,6 +151,7 @@ class ChoiceNetwork:
             self.late.append(Message(message.call, None))
         if message.fiber is not None:
             self.world.wake(message.fiber, message.ticket, result, 1e-9)
+        return result
 
 
 class SmallWorld:
@@ -143,6 +161,7 @@ class SmallWorld:
     :param faults: those of :data:`FAULTS` that may happen.
     :param disturbances: how many of them, or of early timers, there may be.
     :param skew: seconds between the clocks of one process and the next.
+    :param known: states that need not be visited again; None to visit all.
     """
 
     def __init__(
@@ -152,12 +171,21 @@ class SmallWorld:
         chooser: Chooser,
         disturbances: int = DISTURBANCES,
         skew: float = SKEW,
+        known: set[bytes] | None = None,
     ) -> None:
         self.skew = skew
+        self.known = known
+        #: whether it ended in a state that is known
+        self.is_known = False
         self.placed = placed
         self.faults = faults
         self.chooser = chooser
         self.world = World(0)
+        self.world.random = NoChance()  # type: ignore[assignment]
+        self.world.package_random = RandomOfEachThread(  # type: ignore[assignment]
+            self.world
+        )
+        self.histories = Histories(self.world)
         self.server = Server(self.world, has_lag=False)
         self.network = ChoiceNetwork(self.server)
         self.settings = {
@@ -167,7 +195,7 @@ class SmallWorld:
             'dynamodb_session.timeout': TIMEOUT,
             'dynamodb_session.touch_interval': 60,
         }
-        self.checker = Checker(self.server, LEASE, 1.5 * LEASE)
+        self.checker = RememberingChecker(self.server, LEASE, 1.5 * LEASE)
         self.database = Database(self.world, self.checker.database)
         self.browser = Browser(0)
         self.disturbances = disturbances
@@ -199,7 +227,8 @@ class SmallWorld:
                 for number, (kind, place) in enumerate(self.placed, 1)
             ]
             self._interleave(waiting)
-            self._finish()
+            if not self.is_known:
+                self._finish()
             for server in servers:
                 self.world.kill(server.process)
         return self.checker
@@ -222,6 +251,9 @@ class SmallWorld:
         for _ in range(MOST_STEPS):
             self._settle()
             if not (waiting or network.messages or checker.in_flight):
+                break
+            if self._was_here(waiting):
+                self.is_known = True
                 break
             if not self._step(waiting):
                 checker.violation('hangs', 'nobody can go on')
@@ -246,9 +278,9 @@ class SmallWorld:
                 (self._arrive_late, (each,)) for each in network.late
             )
             self._offered_after = self._written
-        if world.next_time() is not None:
+        if world.next_thread() is not None:
             if not network.messages and not waiting:
-                options.append((world.step, ()))
+                options.append((self._wake, ()))
             elif self.disturbances and network.messages:
                 options.append((self._time_out, ()))
         if options:
@@ -280,11 +312,15 @@ class SmallWorld:
         if fault:
             self.disturbances -= 1
             self.checker.disturbed(message.call.process, message.call)
-        self.network.deliver(message, fault)
+        key = self.histories.call_key(message.call, message.fiber)
+        result = self.network.deliver(message, fault)
+        shown = vars(result) if isinstance(result, Refused) else result
+        self.histories.tell(message.call.process, key, fault, shown)
 
     def _start(self, waiting: list[Any], pair: tuple[Request, Any]) -> None:
         waiting.remove(pair)
         request, server = pair
+        self.histories.tell(server.process, 'start', request.number)
         server.serve(request)
 
     def _arrive_late(self, message: Message) -> None:
@@ -295,7 +331,54 @@ class SmallWorld:
 
     def _time_out(self) -> None:
         self.disturbances -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        fiber = self.world.next_thread()
+        assert fiber is not None
+        self.histories.tell(fiber.process, 'timer', thread_key(fiber))
         self.world.step()
+
+    def _was_here(self, waiting: list[tuple[Request, Any]]) -> bool:
+        """Whether another execution has gone on from this state."""
+        if self.known is None or not self.chooser.is_beyond_prefix:
+            return False
+        state = self._state(waiting)
+        if state in self.known:
+            return True
+        self.known.add(state)
+        return False
+
+    def _state(self, waiting: list[tuple[Request, Any]]) -> bytes:
+        network, checker = self.network, self.checker
+        active = {
+            *(server.process for _, server in waiting),
+            *(message.call.process for message in network.messages),
+            *(request.process for request in checker.in_flight.values()),
+            *(lock.process for lock in checker.locks.values()),
+        }
+        return hashed(
+            (
+                self.histories.state(active),
+                items_of(self.server.table.items),
+                sorted(self._message_state(each) for each in network.messages),
+                sorted(late_state(each.call) for each in network.late),
+                [request.number for request, _ in waiting],
+                self.disturbances,
+                self._written != self._offered_after,
+                rounded(self.world.now),
+                checker.remembered(active),
+            )
+        )
+
+    def _message_state(self, message: Message) -> tuple[Any, ...]:
+        call = message.call
+        return (
+            self.histories.call_key(call, message.fiber),
+            message.attempt,
+            call.faults,
+            call.carried_out,
+        )
 
     def _finish(self) -> None:
         """What came late has come; nobody is left who holds a lock."""
@@ -369,12 +452,15 @@ class Report:
     """How many executions there were of which requests, and what failed."""
 
     schedules: int = 0
+    #: executions that ended in a state from which another had gone on
+    pruned: int = 0
     by_case: Counter[str] = dataclasses.field(default_factory=Counter)
     violations: Counter[str] = dataclasses.field(default_factory=Counter)
     examples: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, other: Report) -> None:
         self.schedules += other.schedules
+        self.pruned += other.pruned
         self.by_case.update(other.by_case)
         self.violations.update(other.violations)
         self.examples += other.examples
@@ -386,16 +472,22 @@ def explore(
     limit: int | None = None,
     disturbances: int = DISTURBANCES,
     skew: float = SKEW,
+    is_reduced: bool = True,
 ) -> Report:
-    """Every execution of these requests; `limit` of them at the most."""
+    """Every execution of these requests; `limit` of them at the most.
+
+    :param is_reduced: whether one execution goes on from each state.
+    """
     report = Report()
     prefix: list[int] | None = []
     seen: set[str] = set()
+    known: set[bytes] | None = set() if is_reduced else None
     while prefix is not None and report.schedules != limit:
         chooser = Chooser(prefix)
-        small = SmallWorld(placed, faults, chooser, disturbances, skew)
+        small = SmallWorld(placed, faults, chooser, disturbances, skew, known)
         checker = small.run()
         report.schedules += 1
+        report.pruned += small.is_known
         for found in checker.violations:
             report.violations[found.kind] += 1
             if found.kind not in seen:
