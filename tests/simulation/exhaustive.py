@@ -3,6 +3,19 @@
 A world without chance: nothing takes time, and where more than one thing can
 happen next, a *chooser* decides. Replaying the choices of an execution up to
 one of them, and then choosing otherwise, visits them all.
+
+What is chosen is which call arrives next, which request begins next, what
+befalls a call, and when a late duplicate arrives between two writes. What the
+threads do between two calls is one step. Timers go on when no call is on its
+way and all requests have begun; earlier, once, as a disturbance.
+
+An execution that arrives at a state from which another has gone on ends
+there (:mod:`tests.simulation.fingerprints` says what a state is): so the
+executions are as many as there are different steps from different states,
+and not as there are orders of steps. The tests compare the outcomes of both.
+
+Pairs of requests have one disturbance, of any kind, in every place; three
+requests have none, and are tried twice at the most instead of three times.
 """
 
 from __future__ import annotations
@@ -69,6 +82,8 @@ DISTURBANCES = 1
 LEASE = 3
 #: Seconds between the clocks of one process and the next.
 SKEW = 50.0
+#: How often a request is tried at the most, where there are so many.
+ATTEMPTS = {1: 3, 2: 3, 3: 2}
 #: No execution has as many steps.
 MOST_STEPS = 400
 
@@ -194,6 +209,7 @@ class SmallWorld:
             'dynamodb_session.lock_queue_limit': 10,
             'dynamodb_session.timeout': TIMEOUT,
             'dynamodb_session.touch_interval': 60,
+            'retry.attempts': ATTEMPTS[len(placed)],
         }
         self.checker = RememberingChecker(self.server, LEASE, 1.5 * LEASE)
         self.database = Database(self.world, self.checker.database)
@@ -393,6 +409,20 @@ class SmallWorld:
                 text = f'{short(name)} is still locked, by {lock.token}'
                 checker.violation('lock left behind', text, name)
 
+    def outcome(self) -> tuple[Any, ...]:
+        """What became of the requests, and of the sessions."""
+        checker = self.checker
+        return (
+            *(
+                (each.number, each.status, each.error, each.outcome)
+                for each in checker.requests
+            ),
+            tuple(
+                tuple(data and data.log for _, data in versions)
+                for _, versions in sorted(checker.history.items())
+            ),
+        )
+
     def story(self) -> str:
         return '\n'.join(
             tell(event)[:400]
@@ -401,8 +431,8 @@ class SmallWorld:
         )
 
 
-#: By the package and the number of the process.
-APPLICATIONS: dict[tuple[Any, int], Any] = {}
+#: By the package, the number of the process, and how often it tries.
+APPLICATIONS: dict[tuple[Any, int, int], Any] = {}
 
 
 class SmallServer(WebServer):
@@ -423,12 +453,17 @@ class SmallServer(WebServer):
         simulation.world.spawn(self.process, self._begin, 'main', 1e-9)
 
     def _begin(self) -> None:
-        key = package(), self.number
+        attempts = self.simulation.settings['retry.attempts']
+        key = package(), self.number, attempts
         settings = {
             'dynamodb_session.client': self.client,
             'dynamodb_session.application': APPLICATION,
             'dynamodb_session.table': TABLE,
-            **self.simulation.settings,
+            **{
+                name: value
+                for name, value in self.simulation.settings.items()
+                if name.startswith('dynamodb_session.')
+            },
         }
         if key not in APPLICATIONS:
             APPLICATIONS[key] = make_application(
@@ -457,6 +492,7 @@ class Report:
     by_case: Counter[str] = dataclasses.field(default_factory=Counter)
     violations: Counter[str] = dataclasses.field(default_factory=Counter)
     examples: list[str] = dataclasses.field(default_factory=list)
+    outcomes: set[tuple[Any, ...]] = dataclasses.field(default_factory=set)
 
     def add(self, other: Report) -> None:
         self.schedules += other.schedules
@@ -464,6 +500,7 @@ class Report:
         self.by_case.update(other.by_case)
         self.violations.update(other.violations)
         self.examples += other.examples
+        self.outcomes |= other.outcomes
 
 
 def explore(
@@ -488,6 +525,8 @@ def explore(
         checker = small.run()
         report.schedules += 1
         report.pruned += small.is_known
+        if not small.is_known:
+            report.outcomes.add(small.outcome())
         for found in checker.violations:
             report.violations[found.kind] += 1
             if found.kind not in seen:
