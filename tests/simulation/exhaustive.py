@@ -35,7 +35,7 @@ from tests.simulation.application import (
     make_application,
     package,
 )
-from tests.simulation.checker import Checker, Request
+from tests.simulation.checker import Checker
 from tests.simulation.client import (
     URL,
     WRITES,
@@ -59,6 +59,7 @@ from tests.simulation.fingerprints import (
 )
 from tests.simulation.kinds import TIMEOUT, Kind
 from tests.simulation.loading import in_place
+from tests.simulation.observations import Request
 from tests.simulation.run import Browser, WebServer, quiet, tell
 from tests.simulation.scheduler import EPOCH, Fiber, Process, World
 from tests.simulation.stdlib import patched

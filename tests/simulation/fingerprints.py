@@ -20,8 +20,9 @@ import random
 from collections import Counter
 from typing import Any
 
-from tests.simulation.checker import Checker, HeldLock, Request
+from tests.simulation.checker import Checker
 from tests.simulation.client import Call
+from tests.simulation.observations import HeldLock, Request
 from tests.simulation.scheduler import EPOCH, Fiber, Process, World
 from tests.simulation.table import Item
 

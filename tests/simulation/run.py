@@ -25,12 +25,7 @@ from tests.simulation.application import (
     make_application,
     package,
 )
-from tests.simulation.checker import (
-    EXPECTED_ERRORS,
-    Checker,
-    Request,
-    Violation,
-)
+from tests.simulation.checker import EXPECTED_ERRORS, Checker
 from tests.simulation.client import (
     Call,
     Client,
@@ -43,6 +38,7 @@ from tests.simulation.database import Database, DatabaseRates
 from tests.simulation.kinds import TIMEOUT, Kind
 from tests.simulation.loading import in_place
 from tests.simulation.misfortunes import Misfortunes
+from tests.simulation.observations import Request, Violation
 from tests.simulation.ownership import remove_sessions
 from tests.simulation.scheduler import EPOCH, Process, World
 from tests.simulation.stdlib import patched
