@@ -290,12 +290,6 @@ BREAKAGES = (
         'if session.name == keep or self._is_dead(session):',
         'if self._is_dead(session):',
     ),
-    Breakage(
-        'an ended session in the index says nothing about its lag',
-        'store.owners',
-        '                settled_at = time.monotonic() + SETTLED_AFTER\n',
-        '                id(settled_at)\n',
-    ),
 )
 
 #: Duplicates that come late, and little else.
