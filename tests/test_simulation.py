@@ -76,6 +76,26 @@ def test_an_optimistic_write_and_another_with_every_fault(kind: str) -> None:
     assert_no_schedule_fails(exhaustive.explore(placed, exhaustive.FAULTS))
 
 
+@pytest.mark.parametrize(
+    ('other', 'faults'),
+    [
+        ('optimistic write', ()),
+        ('read', ()),
+        ('logout', exhaustive.FAULTS),
+    ],
+)
+def test_going_on_from_each_state_once_leaves_no_outcome_out(
+    other: str, faults: tuple[str, ...]
+) -> None:
+    placed = (('write', 0), (other, 1))
+    every = exhaustive.explore(placed, faults, is_reduced=False)
+    reduced = exhaustive.explore(placed, faults)
+    print(every.schedules, reduced.schedules, len(every.outcomes))
+    assert reduced.outcomes == every.outcomes
+    assert reduced.pruned > 0
+    assert reduced.schedules < every.schedules
+
+
 def assert_no_schedule_fails(report: exhaustive.Report) -> None:
     print(report.schedules, 'schedules')
     for example in report.examples:

@@ -417,6 +417,10 @@ class Locks:
         # it always moves, so that whoever waits sees every renewal
         date = max(int(self._calls.now()), held.date + 1)
         attributes: Item = {'LockDate': number(date)}
+        if held.date:
+            # one that comes late must not make the lock look older
+            held.date = date
+            condition = f'{condition} AND LockDate <= :LockDate'
         expires = held.record.expires
         if slides and expires - time.time() < 2 * self._lease:
             # so that it does not expire under the request that holds it
@@ -433,11 +437,13 @@ class Locks:
                     ttl_attribute=self._settings.ttl_attribute,
                 ),
             )
-        except ConditionFailed:
-            # so that whoever asks whether it is held asks DynamoDB
-            held.confirmed_at = -math.inf
-            return False
-        held.date = date
+        except ConditionFailed as failed:
+            item = self._calls.stored_item(held.name, failed) or {}
+            if 'Ended' in item or not is_locked_by(item, held.lock):
+                # so that whoever asks whether it is held asks DynamoDB
+                held.confirmed_at = -math.inf
+                return False
+            # the next renewal has come before this one
         held.confirmed_at = started
         if 'Expires' in attributes:
             held.record.expires = int(attributes['Expires']['N'])

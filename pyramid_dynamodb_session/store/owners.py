@@ -117,7 +117,8 @@ class OwnedSessions:
         ended: set[str] = set()
         settled_at = time.monotonic() + SETTLED_AFTER
         give_up_at = time.monotonic() + LONGEST_LAG
-        while time.monotonic() < settled_at:
+        while True:
+            asked_at = time.monotonic()
             for session in self._indexed():
                 if session.name == keep or self._is_dead(session):
                     continue
@@ -129,6 +130,9 @@ class OwnedSessions:
                         yield len(ended)
                 # ended already, it shows that the index is behind
                 settled_at = time.monotonic() + SETTLED_AFTER
+            if asked_at >= settled_at:
+                # asked after that second, however long the process stood still
+                return
             if time.monotonic() >= give_up_at:
                 log.warning(
                     'the index of owners is %s seconds behind: sessions that '

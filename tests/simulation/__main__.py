@@ -13,7 +13,8 @@ of everything that happened in it. ``--kinds write,read`` restricts the
 requests.
 
 Every interleaving of two requests of each pair of kinds, with every single
-fault, and of three requests without::
+fault or early timer, and of three requests without: no limit is needed, for
+each state is gone on from once (:mod:`tests.simulation.fingerprints`)::
 
     python -m tests.simulation --exhaustive --jobs 2
 
@@ -65,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     add('--examples', type=int, default=EXAMPLES)
     add('--exhaustive', action='store_true')
     add('--limit', type=int, help='schedules of each case, at the most')
-    add('--disturbances', type=int, default=1, help='of each schedule')
+    add('--disturbances', type=int, default=1, help='of each pair')
     add('--breakages', action='store_true')
     return found
 
@@ -138,6 +139,8 @@ def figures(total: Statistics) -> str:
     ]
     for title, counts in (
         ('Answers', total.answers),
+        ('Database', total.rows),
+        ('Owners', total.owners),
         ('Kinds', total.kinds),
         ('Faults', total.faults),
         ('Violations', total.violations),
@@ -155,15 +158,22 @@ def table(counts: Counter[str]) -> list[str]:
 
 
 def show_exhaustive(options: Any) -> int:
-    cases = [*exhaustive.pairs(), *exhaustive.triples()]
-    tasks = [(*case, options.limit, options.disturbances) for case in cases]
+    pairs, triples = [*exhaustive.pairs()], [*exhaustive.triples()]
+    limit = options.limit
+    tasks = [
+        *((*case, limit, options.disturbances) for case in pairs),
+        *((*case, limit, 0) for case in triples),
+    ]
     total = exhaustive.Report()
     for report in mapped(exhaustive.explore_task, tasks, options.jobs):
         total.add(report)
         for name, count in report.by_case.items():
             found = dict(report.violations) or ''
             print(f'{count:>10,}  {name}  {found}', flush=True)
-    print(f'{total.schedules:,} schedules of {len(cases)} cases')
+    print(
+        f'{total.schedules:,} schedules of {len(tasks)} cases; '
+        f'{total.pruned:,} of them ended in a state that was known'
+    )
     print('\n'.join(['Violations', *table(total.violations)]))
     for example in total.examples[: options.examples]:
         print(f'\n{example}')

@@ -193,6 +193,103 @@ BREAKAGES = (
         'stored_ids[self._factory.settings.cookie_name] = session_id',
         "stored_ids['nobody'] = session_id",
     ),
+    Breakage(
+        'the session does not vote',
+        'transaction',
+        '        self._work.prepare()\n',
+        '        id(self._work.prepare)\n',
+    ),
+    Breakage(
+        'the vote does not confirm the lock',
+        'unit_of_work',
+        'if not self._store.confirm_lock(self._lock_id):',
+        'if not self._lock_id:',
+    ),
+    Breakage(
+        'the vote takes any confirmation of the lock for a late one',
+        'store.locks',
+        'return held.age() < self._lease / 2 or self._renew(held)',
+        'return held.age() < self._lease * 1e6 or self._renew(held)',
+    ),
+    Breakage(
+        'the vote does not lock an optimistic session',
+        'unit_of_work',
+        '        elif self._is_stored:\n            self._lock(session_id)\n',
+        '        elif False:\n            self._lock(session_id)\n',
+    ),
+    Breakage(
+        'the vote locks an optimistic session of any version',
+        'unit_of_work',
+        'found = self._store.lock_unchanged(session_id, self._record)',
+        'found = self._store.find_item_exclusive(session_id)',
+    ),
+    Breakage(
+        'the vote does not know of a logout',
+        'unit_of_work',
+        'if self.is_overtaken and (items or self._must_save):',
+        'if False:',
+    ),
+    Breakage(
+        'the vote saves the session',
+        'unit_of_work',
+        '            self._prepare(self.read())\n',
+        '            self.persist()\n',
+    ),
+    Breakage(
+        'the session votes after the database',
+        'transaction',
+        "return f'~dynamodb_session:{id(self)}'",
+        "return f'~the_session:{id(self)}'",
+    ),
+    Breakage(
+        'an error after the commit may be tried again',
+        'unit_of_work',
+        '    if self.transaction != NOT_COMMITTED:\n            error.tell',
+        '    if False:\n            error.tell',
+    ),
+    Breakage(
+        'an error after the commit is marked as retryable',
+        'unit_of_work',
+        '        elif not self.is_overtaken and isinstance(\n',
+        '        if not self.is_overtaken and isinstance(\n',
+    ),
+    Breakage(
+        'an error after the commit asks to try again',
+        'errors',
+        '            self.retry_after = None\n',
+        '            self.retry_after = 1\n',
+    ),
+    Breakage(
+        'a commit is not noticed',
+        'transaction',
+        "        if transaction.status == 'Committed':\n",
+        "        if transaction.status == 'Done':\n",
+    ),
+    Breakage(
+        'whoever owns it by now, a session is signed out',
+        'store.expressions',
+        "OWNED = f'#Owner = :owner AND {NOT_ENDED}'",
+        "OWNED = f'(#Owner = :owner OR Ver <> :owner) AND {NOT_ENDED}'",
+    ),
+    Breakage(
+        'a new id does not carry the owner',
+        'store',
+        "'Item': self._new_item(new_name, data, record),",
+        "'Item': data.pop('Owner', 0) and 0 or "
+        'self._new_item(new_name, data, record),',
+    ),
+    Breakage(
+        'the index of owners is looked at once',
+        'store.owners',
+        'SETTLED_AFTER = 1.0\n',
+        'SETTLED_AFTER = 1e-9\n',
+    ),
+    Breakage(
+        'the session that is to stay is signed out',
+        'store.owners',
+        'if session.name == keep or self._is_dead(session):',
+        'if self._is_dead(session):',
+    ),
 )
 
 #: Duplicates that come late, and little else.
@@ -201,11 +298,28 @@ LATE = FaultRates(
     weights={'late': 1, 'duplicate': 2, 'reply lost': 0.5, 'slow': 0.5},
 )
 #: Holders that are robbed, and timeouts that are adjusted.
-KINDS = {**Profile().kinds, 'login': 12, 'adjust timeout': 6, 'read_only': 16}
+KINDS = {
+    **Profile().kinds,
+    'login': 12,
+    'adjust timeout': 6,
+    'read_only': 16,
+    'order': 24,
+}
+#: Sessions that change their owners while those are signed out.
+OWNED = {
+    'write': 5,
+    'login, owner': 10,
+    'optimistic login, owner': 10,
+    'set owner': 20,
+    'disown': 2,
+    'sign out others': 3,
+    'sign out elsewhere': 5,
+}
 PROFILES = (
     Profile(),
     Profile(faults=LATE, kills=0, stops=0),
     Profile(kinds=KINDS, stops=0.1, long_holds=0.1),
+    Profile(kinds=OWNED, owned=1, browsers=(5,)),
 )
 
 

@@ -8,20 +8,22 @@ stay ended.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import zlib
 from collections import Counter
-from typing import Any
 
-from tests.simulation.application import (
-    LONG_TIMEOUT,
-    TIMEOUT,
-    Kind,
-    item_name,
-)
+from tests.simulation.application import item_name
 from tests.simulation.client import Call, Server, short
-from tests.simulation.scheduler import Fiber, Process, World
+from tests.simulation.database_checker import DATABASE_ERRORS, DatabaseChecker
+from tests.simulation.kinds import TIMEOUT
+from tests.simulation.observations import (
+    Data,
+    HeldLock,
+    Request,
+    Violation,
+    parse,
+)
+from tests.simulation.owners_checker import OwnersChecker
+from tests.simulation.ownership import SIGNS_OUT
+from tests.simulation.scheduler import Process, World
 from tests.simulation.table import Item
 
 #: Seconds for which a session that has ended is known to have ended.
@@ -33,84 +35,8 @@ TOLERANCE = 4
 LONGEST_CALL = 16
 #: Seconds by which wrong clocks and late writes may move ``Expires``.
 CLOCKS = 2000
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class Request:
-    """A request of a browser: its script, and what has become of it."""
-
-    number: int
-    browser: Any
-    kind: Kind
-    cookie: str | None
-    user: str
-    hold: float = 0.0
-    pause: float = 0.0
-    failures: int = 0
-    checker: Any = None
-    process: Process | None = None
-    fiber: Fiber | None = None
-    attempts: int = 0
-    started: float = 0.0
-    ended: float | None = None
-    #: 0: no answer, for its process was killed
-    status: int = 0
-    error: str = ''
-    outcome: str = ''
-    #: the id in the answer's cookie; '' removes it, None leaves it alone
-    set_cookie: str | None = None
-    calls: list[Call] = dataclasses.field(default_factory=list)
-    #: under which names its token was committed, and those that it made
-    committed: list[str] = dataclasses.field(default_factory=list)
-    created: list[str] = dataclasses.field(default_factory=list)
-    has_ended: list[str] = dataclasses.field(default_factory=list)
-    saved_id: str | None = None
-    #: when it loaded a session first
-    loaded: float | None = None
-    verdict: str = ''
-    #: others used the session meanwhile, or its process was stopped
-    is_contended: bool = False
-    is_disturbed: bool = False
-
-    @property
-    def name(self) -> str | None:
-        return None if self.cookie is None else item_name(self.cookie)
-
-    def has_read(self, *what: Any) -> None:
-        self.checker.read(self, *what)
-
-    def __str__(self) -> str:
-        return f'r{self.number}'
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Data:
-    """What a session holds."""
-
-    log: tuple[int, ...]
-    user: str | None
-    payload: Any = dataclasses.field(compare=False)
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class HeldLock:
-    token: str
-    process: Process
-    #: which took it
-    call: Call
-    renewed: float
-    #: since when nobody is there who holds it
-    dead_since: float | None = None
-    #: taken by a duplicate that came late
-    is_stray: bool = False
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Violation:
-    kind: str
-    text: str
-    time: float
-    names: tuple[str, ...]
+#: Errors that no view answers: of views and of the database.
+EXPECTED_ERRORS = ('ViewFailed', 'RetryableException', *DATABASE_ERRORS)
 
 
 class Checker:
@@ -144,7 +70,11 @@ class Checker:
         self.trouble: dict[int, float] = {}
         #: when it met one that its renewals suffer from
         self.background_trouble: dict[int, float] = {}
+        #: when a lock was last taken over, and from which process
+        self.taken_over: dict[str, tuple[float, Process]] = {}
         self.counts: Counter[str] = Counter()
+        self.database = DatabaseChecker(self)
+        self.owners = OwnersChecker(self)
 
     # -- saying so -------------------------------------------------------
 
@@ -179,6 +109,10 @@ class Checker:
         users[request.number] = request
         if name in self.locks or self.data(name) is None:
             request.is_contended = True
+
+    def begin_attempt(self, request: Request) -> None:
+        """Its view runs, maybe once more."""
+        self.database.begins(request)
 
     def data(self, name: str) -> Data | None:
         """What stands there now."""
@@ -244,7 +178,7 @@ class Checker:
         log: tuple[int, ...],
         user: str | None,
     ) -> None:
-        now = self.world.now
+        now = request.read_at = self.world.now
         if request.loaded is None:
             request.loaded = now
         name = None if session_id is None else item_name(session_id)
@@ -314,6 +248,7 @@ class Checker:
                     user.is_contended = True
             self._check_data(call, name, parse(new), ended, new)
             self._check_lock(call, name, old or {}, new or {})
+        self.owners.committed(call, writes)
 
     def _check_data(
         self,
@@ -386,6 +321,7 @@ class Checker:
             text = f'{who} is in {short(request.committed[0])} already'
             self.violation('doubled', text, *names, *request.committed)
         request.committed.append(names[0])
+        self.database.saved(request)
         if request.verdict == 'not saved':
             text = f'{who} was saved after the answer {request.status}'
             self.violation('saved, it was said not', text, *names)
@@ -409,8 +345,12 @@ class Checker:
         if request is None:
             self.violation('ended by nobody', short(name), name)
             return
+        if self.owners.is_removing(call):
+            return
         request.has_ended.append(name)
-        if not request.kind.ends and 'login' not in request.kind.name:
+        kind = request.kind
+        may_move = 'login' in kind.name or kind.ownership == SIGNS_OUT
+        if not kind.ends and not may_move:
             text = f'{request} ({request.kind}) ended {short(name)}'
             self.violation('ended by nobody', text, name)
         if request.verdict == 'not saved':
@@ -450,6 +390,7 @@ class Checker:
     def _taken_over(self, call: Call, name: str, lock: HeldLock) -> None:
         self.counts['taken over'] += 1
         now = self.world.now
+        self.taken_over[name] = now, lock.process
         if lock.dead_since is not None or lock.process.is_stopped:
             return
         age = now - lock.renewed
@@ -504,6 +445,7 @@ class Checker:
             request.verdict = 'unknown'
         self.counts[self._answer(request)] += 1
         self._check_outcome(request)
+        self.database.answered(request)
         self._check_new_id(request)
         self._check_wait(request)
         self._check_calls(request)
@@ -535,7 +477,7 @@ class Checker:
         if error == 'SessionStoreUnavailable':
             certain = request.outcome == 'not saved'
             return 'not saved' if certain else 'unknown'
-        if status == 500 and error in ('ViewFailed', 'RetryableException'):
+        if status == 500 and error in EXPECTED_ERRORS:
             return 'not saved'
         text = f'{request} ({kind}) was answered {status} {error}'
         self.violation('unexpected answer', text, request.name)
@@ -590,10 +532,7 @@ class Checker:
 
     def _check_new_id(self, request: Request) -> None:
         """A session that was made must reach the browser."""
-        if request.status == 500 and request.error in (
-            'ViewFailed',
-            'RetryableException',
-        ):
+        if request.status == 500 and request.error in EXPECTED_ERRORS:
             return
         ids = []
         if request.created and request.verdict == 'saved':
@@ -636,7 +575,7 @@ class Checker:
 
     def _check_calls(self, request: Request) -> None:
         """The contract's calls, where nobody is in the way."""
-        expected = request.kind.calls[request.name is None]
+        expected = self._expected_calls(request)
         if (
             expected is None
             or request.is_contended
@@ -644,6 +583,7 @@ class Checker:
             or request.status not in (200, 303, 400)
             or not self.set_on_exception
             or self._has_faults(request)
+            or self._has_stale_lock(request)
         ):
             return
         calls = [call.operation for call in request.calls]
@@ -656,6 +596,39 @@ class Checker:
         if count != expected and not is_touched:
             text = f'{request} ({request.kind}) made {calls}'
             self.violation('calls', text, request.name)
+
+    def _expected_calls(self, request: Request) -> int | None:
+        kind = request.kind
+        expected = kind.calls[request.name is None]
+        if (
+            expected is not None
+            and request.uses_database
+            and request.name is not None
+            and (kind.state, kind.writes) == ('optimistic', True)
+        ):
+            # the vote locks
+            return expected + 1
+        return expected
+
+    def _has_stale_lock(self, request: Request) -> bool:
+        """Whether the vote may have to confirm a lock once more."""
+        pid = getattr(request.process, 'pid', 0)
+        trouble = self.background_trouble.get(pid, 0)
+        return request.uses_database and trouble > request.started
+
+    def lost_since(self, request: Request) -> float | None:
+        """When a session that a request was to save was lost to it."""
+        name = request.name or ''
+        losses = [
+            time
+            for time, data in self.history.get(name, ())
+            if data is None and name not in request.has_ended
+        ]
+        if name in self.taken_over and request.read_at is not None:
+            time, process = self.taken_over[name]
+            if process is request.process and time > request.read_at:
+                losses.append(time)
+        return min(losses, default=None)
 
     # -- browsers --------------------------------------------------------
 
@@ -692,24 +665,3 @@ class Checker:
             return False
         loaded = request.started if request.loaded is None else request.loaded
         return loaded - self.ended[name] > OVERTAKEN - 2
-
-
-def parse(item: Item | None) -> Data | None:
-    """The session in an item; None for a tombstone."""
-    if not item or 'Ended' in item or 'SessionItems' not in item:
-        return None
-    ((kind, value),) = item['SessionItems'].items()
-    found = _parsed.get(value)
-    if found is None:
-        text = value if kind == 'S' else zlib.decompress(bytes(value))
-        stored = json.loads(text)
-        found = Data(tuple(stored.get('log', ())), stored.get('user'), value)
-        if len(_parsed) > 2000:
-            _parsed.clear()
-        _parsed[value] = found
-    return found
-
-
-_parsed: dict[Any, Data] = {}
-
-__all__ = ['LONG_TIMEOUT', 'Checker', 'Request', 'Violation']

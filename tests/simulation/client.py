@@ -20,6 +20,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
+from tests.simulation.lagging_index import LaggingIndex
 from tests.simulation.scheduler import Process, World
 from tests.simulation.table import Index, Item, Refused, SimulatedTable
 
@@ -106,10 +107,11 @@ class Version:
 class Server:
     """DynamoDB: the table, the true time, every version that ever stood."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, has_lag: bool = True) -> None:
         self.world = world
         self.table = SimulatedTable(index=Index(), clock=lambda: world.now)
         self.table.written = self._written
+        self.index = LaggingIndex(world, is_instant=not has_lag)
         self.versions: dict[str, list[Version]] = {}
         #: called after each write that changed something
         self.committed: Callable[
@@ -126,6 +128,7 @@ class Server:
         versions = self.versions.setdefault(name, [])
         versions.append(Version(self.world.now, new))
         self._writes.append((name, old, new))
+        self.index.written(name, old, new)
 
     def date(self) -> str:
         """The ``Date`` header."""
@@ -143,7 +146,10 @@ class Server:
                     self.item_at(call.name, self.world.now - stale_by),
                     call.parameters,
                 )
-            reply = self.table.call(call.operation, call.parameters)
+            if call.operation == 'query':
+                reply = self.index.query(call.parameters)
+            else:
+                reply = self.table.call(call.operation, call.parameters)
         except Refused as refused:
             self.world.note('refused', call, refused.code)
             return refused

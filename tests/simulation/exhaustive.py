@@ -3,6 +3,19 @@
 A world without chance: nothing takes time, and where more than one thing can
 happen next, a *chooser* decides. Replaying the choices of an execution up to
 one of them, and then choosing otherwise, visits them all.
+
+What is chosen is which call arrives next, which request begins next, what
+befalls a call, and when a late duplicate arrives between two writes. What the
+threads do between two calls is one step. Timers go on when no call is on its
+way and all requests have begun; earlier, once, as a disturbance.
+
+An execution that arrives at a state from which another has gone on ends
+there (:mod:`tests.simulation.fingerprints` says what a state is): so the
+executions are as many as there are different steps from different states,
+and not as there are orders of steps. The tests compare the outcomes of both.
+
+Pairs of requests have one disturbance, of any kind, in every place; three
+requests have none, and are tried twice at the most instead of three times.
 """
 
 from __future__ import annotations
@@ -19,12 +32,10 @@ from tests.simulation.application import (
     APPLICATION,
     KINDS,
     TABLE,
-    TIMEOUT,
-    Kind,
     make_application,
     package,
 )
-from tests.simulation.checker import Checker, Request
+from tests.simulation.checker import Checker
 from tests.simulation.client import (
     URL,
     WRITES,
@@ -34,10 +45,25 @@ from tests.simulation.client import (
     answer,
     short,
 )
+from tests.simulation.database import Database
+from tests.simulation.fingerprints import (
+    Histories,
+    NoChance,
+    RandomOfEachThread,
+    RememberingChecker,
+    hashed,
+    items_of,
+    late_state,
+    rounded,
+    thread_key,
+)
+from tests.simulation.kinds import TIMEOUT, Kind
 from tests.simulation.loading import in_place
+from tests.simulation.observations import Request
 from tests.simulation.run import Browser, WebServer, quiet, tell
 from tests.simulation.scheduler import EPOCH, Fiber, Process, World
 from tests.simulation.stdlib import patched
+from tests.simulation.table import Refused
 
 #: The kinds that are set against each other.
 PAIRED = (
@@ -57,6 +83,8 @@ DISTURBANCES = 1
 LEASE = 3
 #: Seconds between the clocks of one process and the next.
 SKEW = 50.0
+#: How often a request is tried at the most, where there are so many.
+ATTEMPTS = {1: 3, 2: 3, 3: 2}
 #: No execution has as many steps.
 MOST_STEPS = 400
 
@@ -78,6 +106,11 @@ class Chooser:
         chosen = self._prefix[place] if place < len(self._prefix) else 0
         self.taken.append((chosen, options))
         return chosen
+
+    @property
+    def is_beyond_prefix(self) -> bool:
+        """Whether it has chosen as nobody has before."""
+        return len(self.taken) >= len(self._prefix)
 
     def next_prefix(self) -> list[int] | None:
         """The choices of the next execution; None after the last."""
@@ -120,8 +153,8 @@ class ChoiceNetwork:
             result = self.world.block()
         return answer(self.server, call, attempt, result)
 
-    def deliver(self, message: Message, fault: str = '') -> None:
-        """Let it arrive, or fare as the fault has it."""
+    def deliver(self, message: Message, fault: str = '') -> Any:
+        """Let it arrive, or fare as the fault has it; what is replied."""
         result: Any = None
         if fault:
             message.call.faults += 1
@@ -134,6 +167,7 @@ class ChoiceNetwork:
             self.late.append(Message(message.call, None))
         if message.fiber is not None:
             self.world.wake(message.fiber, message.ticket, result, 1e-9)
+        return result
 
 
 class SmallWorld:
@@ -143,6 +177,7 @@ class SmallWorld:
     :param faults: those of :data:`FAULTS` that may happen.
     :param disturbances: how many of them, or of early timers, there may be.
     :param skew: seconds between the clocks of one process and the next.
+    :param known: states that need not be visited again; None to visit all.
     """
 
     def __init__(
@@ -152,13 +187,22 @@ class SmallWorld:
         chooser: Chooser,
         disturbances: int = DISTURBANCES,
         skew: float = SKEW,
+        known: set[bytes] | None = None,
     ) -> None:
         self.skew = skew
+        self.known = known
+        #: whether it ended in a state that is known
+        self.is_known = False
         self.placed = placed
         self.faults = faults
         self.chooser = chooser
         self.world = World(0)
-        self.server = Server(self.world)
+        self.world.random = NoChance()  # type: ignore[assignment]
+        self.world.package_random = RandomOfEachThread(  # type: ignore[assignment]
+            self.world
+        )
+        self.histories = Histories(self.world)
+        self.server = Server(self.world, has_lag=False)
         self.network = ChoiceNetwork(self.server)
         self.settings = {
             'dynamodb_session.lock_lease': LEASE,
@@ -166,8 +210,10 @@ class SmallWorld:
             'dynamodb_session.lock_queue_limit': 10,
             'dynamodb_session.timeout': TIMEOUT,
             'dynamodb_session.touch_interval': 60,
+            'retry.attempts': ATTEMPTS[len(placed)],
         }
-        self.checker = Checker(self.server, LEASE, 1.5 * LEASE)
+        self.checker = RememberingChecker(self.server, LEASE, 1.5 * LEASE)
+        self.database = Database(self.world, self.checker.database)
         self.browser = Browser(0)
         self.disturbances = disturbances
         self._offered_after = -1
@@ -198,13 +244,17 @@ class SmallWorld:
                 for number, (kind, place) in enumerate(self.placed, 1)
             ]
             self._interleave(waiting)
-            self._finish()
+            if not self.is_known:
+                self._finish()
             for server in servers:
                 self.world.kill(server.process)
         return self.checker
 
     def _request(self, kind: Kind, number: int) -> Request:
-        return Request(number, self.browser, kind, self.browser.jar, 'anna')
+        request = Request(number, self.browser, kind, self.browser.jar, 'anna')
+        request.database = self.database
+        request.uses_database = kind.rows is not None
+        return request
 
     def _run_all(self) -> None:
         self.world.run(self.world.now + 1, lambda: False)
@@ -218,6 +268,9 @@ class SmallWorld:
         for _ in range(MOST_STEPS):
             self._settle()
             if not (waiting or network.messages or checker.in_flight):
+                break
+            if self._was_here(waiting):
+                self.is_known = True
                 break
             if not self._step(waiting):
                 checker.violation('hangs', 'nobody can go on')
@@ -242,9 +295,9 @@ class SmallWorld:
                 (self._arrive_late, (each,)) for each in network.late
             )
             self._offered_after = self._written
-        if world.next_time() is not None:
+        if world.next_thread() is not None:
             if not network.messages and not waiting:
-                options.append((world.step, ()))
+                options.append((self._wake, ()))
             elif self.disturbances and network.messages:
                 options.append((self._time_out, ()))
         if options:
@@ -276,11 +329,15 @@ class SmallWorld:
         if fault:
             self.disturbances -= 1
             self.checker.disturbed(message.call.process, message.call)
-        self.network.deliver(message, fault)
+        key = self.histories.call_key(message.call, message.fiber)
+        result = self.network.deliver(message, fault)
+        shown = vars(result) if isinstance(result, Refused) else result
+        self.histories.tell(message.call.process, key, fault, shown)
 
     def _start(self, waiting: list[Any], pair: tuple[Request, Any]) -> None:
         waiting.remove(pair)
         request, server = pair
+        self.histories.tell(server.process, 'start', request.number)
         server.serve(request)
 
     def _arrive_late(self, message: Message) -> None:
@@ -291,7 +348,54 @@ class SmallWorld:
 
     def _time_out(self) -> None:
         self.disturbances -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        fiber = self.world.next_thread()
+        assert fiber is not None
+        self.histories.tell(fiber.process, 'timer', thread_key(fiber))
         self.world.step()
+
+    def _was_here(self, waiting: list[tuple[Request, Any]]) -> bool:
+        """Whether another execution has gone on from this state."""
+        if self.known is None or not self.chooser.is_beyond_prefix:
+            return False
+        state = self._state(waiting)
+        if state in self.known:
+            return True
+        self.known.add(state)
+        return False
+
+    def _state(self, waiting: list[tuple[Request, Any]]) -> bytes:
+        network, checker = self.network, self.checker
+        active = {
+            *(server.process for _, server in waiting),
+            *(message.call.process for message in network.messages),
+            *(request.process for request in checker.in_flight.values()),
+            *(lock.process for lock in checker.locks.values()),
+        }
+        return hashed(
+            (
+                self.histories.state(active),
+                items_of(self.server.table.items),
+                sorted(self._message_state(each) for each in network.messages),
+                sorted(late_state(each.call) for each in network.late),
+                [request.number for request, _ in waiting],
+                self.disturbances,
+                self._written != self._offered_after,
+                rounded(self.world.now),
+                checker.remembered(active),
+            )
+        )
+
+    def _message_state(self, message: Message) -> tuple[Any, ...]:
+        call = message.call
+        return (
+            self.histories.call_key(call, message.fiber),
+            message.attempt,
+            call.faults,
+            call.carried_out,
+        )
 
     def _finish(self) -> None:
         """What came late has come; nobody is left who holds a lock."""
@@ -306,6 +410,20 @@ class SmallWorld:
                 text = f'{short(name)} is still locked, by {lock.token}'
                 checker.violation('lock left behind', text, name)
 
+    def outcome(self) -> tuple[Any, ...]:
+        """What became of the requests, and of the sessions."""
+        checker = self.checker
+        return (
+            *(
+                (each.number, each.status, each.error, each.outcome)
+                for each in checker.requests
+            ),
+            tuple(
+                tuple(data and data.log for _, data in versions)
+                for _, versions in sorted(checker.history.items())
+            ),
+        )
+
     def story(self) -> str:
         return '\n'.join(
             tell(event)[:400]
@@ -314,8 +432,8 @@ class SmallWorld:
         )
 
 
-#: By the package and the number of the process.
-APPLICATIONS: dict[tuple[Any, int], Any] = {}
+#: By the package, the number of the process, and how often it tries.
+APPLICATIONS: dict[tuple[Any, int, int], Any] = {}
 
 
 class SmallServer(WebServer):
@@ -336,12 +454,17 @@ class SmallServer(WebServer):
         simulation.world.spawn(self.process, self._begin, 'main', 1e-9)
 
     def _begin(self) -> None:
-        key = package(), self.number
+        attempts = self.simulation.settings['retry.attempts']
+        key = package(), self.number, attempts
         settings = {
             'dynamodb_session.client': self.client,
             'dynamodb_session.application': APPLICATION,
             'dynamodb_session.table': TABLE,
-            **self.simulation.settings,
+            **{
+                name: value
+                for name, value in self.simulation.settings.items()
+                if name.startswith('dynamodb_session.')
+            },
         }
         if key not in APPLICATIONS:
             APPLICATIONS[key] = make_application(
@@ -365,15 +488,20 @@ class Report:
     """How many executions there were of which requests, and what failed."""
 
     schedules: int = 0
+    #: executions that ended in a state from which another had gone on
+    pruned: int = 0
     by_case: Counter[str] = dataclasses.field(default_factory=Counter)
     violations: Counter[str] = dataclasses.field(default_factory=Counter)
     examples: list[str] = dataclasses.field(default_factory=list)
+    outcomes: set[tuple[Any, ...]] = dataclasses.field(default_factory=set)
 
     def add(self, other: Report) -> None:
         self.schedules += other.schedules
+        self.pruned += other.pruned
         self.by_case.update(other.by_case)
         self.violations.update(other.violations)
         self.examples += other.examples
+        self.outcomes |= other.outcomes
 
 
 def explore(
@@ -382,16 +510,24 @@ def explore(
     limit: int | None = None,
     disturbances: int = DISTURBANCES,
     skew: float = SKEW,
+    is_reduced: bool = True,
 ) -> Report:
-    """Every execution of these requests; `limit` of them at the most."""
+    """Every execution of these requests; `limit` of them at the most.
+
+    :param is_reduced: whether one execution goes on from each state.
+    """
     report = Report()
     prefix: list[int] | None = []
     seen: set[str] = set()
+    known: set[bytes] | None = set() if is_reduced else None
     while prefix is not None and report.schedules != limit:
         chooser = Chooser(prefix)
-        small = SmallWorld(placed, faults, chooser, disturbances, skew)
+        small = SmallWorld(placed, faults, chooser, disturbances, skew, known)
         checker = small.run()
         report.schedules += 1
+        report.pruned += small.is_known
+        if not small.is_known:
+            report.outcomes.add(small.outcome())
         for found in checker.violations:
             report.violations[found.kind] += 1
             if found.kind not in seen:

@@ -17,16 +17,15 @@ from pyramid.exceptions import ConfigurationError
 from tests.simulation.application import (
     APPLICATION,
     ENVIRON,
+    INCLUDES,
     KINDS,
     SCRIPT,
     TABLE,
-    TIMEOUT,
-    Kind,
     item_name,
     make_application,
     package,
 )
-from tests.simulation.checker import Checker, Request, Violation
+from tests.simulation.checker import EXPECTED_ERRORS, Checker
 from tests.simulation.client import (
     Call,
     Client,
@@ -35,7 +34,12 @@ from tests.simulation.client import (
     Server,
     short,
 )
+from tests.simulation.database import Database, DatabaseRates
+from tests.simulation.kinds import TIMEOUT, Kind
 from tests.simulation.loading import in_place
+from tests.simulation.misfortunes import Misfortunes
+from tests.simulation.observations import Request, Violation
+from tests.simulation.ownership import remove_sessions
 from tests.simulation.scheduler import EPOCH, Process, World
 from tests.simulation.stdlib import patched
 
@@ -76,8 +80,25 @@ class Profile:
             'save, fail': 2,
             'adjust timeout': 1,
             'end elsewhere': 1,
+            'order': 6,
+            'order first': 2,
+            'optimistic order': 5,
+            'login, order': 1,
+            'optimistic login, order': 1,
+            'order, logout': 1,
+            'read_only order': 1,
+            'order, crash': 1,
+            'order, fail': 2,
+            'order, doom': 1,
+            'login, owner': 4,
+            'optimistic login, owner': 2,
+            'set owner': 4,
+            'disown': 1,
+            'sign out others': 1,
+            'sign out elsewhere': 1,
         }
     )
+    database: DatabaseRates = dataclasses.field(default_factory=DatabaseRates)
     faults: FaultRates = dataclasses.field(default_factory=FaultRates)
     kills: float = 0.01
     stops: float = 0.01
@@ -88,6 +109,10 @@ class Profile:
     long_holds: float = 0.03
     preemption: float = 0.02
     clock_error: float = 600.0
+    #: of histories in which sessions have owners
+    owned: float = 0.5
+    #: of histories in which ``pyramid_tm`` is active in each request
+    in_transactions: float = 0.2
     #: of ``set_on_exception = false``, ``lock_lease``s, at each history
     not_on_exception: float = 0.2
     leases: tuple[float, ...] = (3, 3, 4, 10)
@@ -99,6 +124,10 @@ class Profile:
 CALM = FaultRates(attempt=0.0, stale=0.3)
 
 
+#: The counters of :class:`Statistics`.
+COUNTED = ('answers', 'rows', 'owners', 'kinds', 'faults', 'violations')
+
+
 @dataclasses.dataclass
 class Statistics:
     """What one or more histories were like."""
@@ -108,6 +137,8 @@ class Statistics:
     calls: int = 0
     seconds: float = 0.0
     answers: Counter[str] = dataclasses.field(default_factory=Counter)
+    rows: Counter[str] = dataclasses.field(default_factory=Counter)
+    owners: Counter[str] = dataclasses.field(default_factory=Counter)
     kinds: Counter[str] = dataclasses.field(default_factory=Counter)
     faults: Counter[str] = dataclasses.field(default_factory=Counter)
     violations: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -122,7 +153,7 @@ class Statistics:
         self.requests += other.requests
         self.calls += other.calls
         self.seconds += other.seconds
-        for name in ('answers', 'kinds', 'faults', 'violations'):
+        for name in COUNTED:
             getattr(self, name).update(getattr(other, name))
         self.examples += other.examples
         del self.examples[examples:]
@@ -169,13 +200,14 @@ class WebServer:
 
     def _make(self) -> None:
         self.application = make_application(
-            self.client, self.simulation.settings
+            self.client, self.simulation.settings, self.simulation.includes
         )
         store = package().DynamoDBSessionStore(
             self.client,
             application=APPLICATION,
             table=TABLE,
             timeout=TIMEOUT,
+            **self.simulation.store_settings,
         )
         store.initialize()
         self.store = store
@@ -201,12 +233,14 @@ class WebServer:
         try:
             if request.kind.name == 'end elsewhere':
                 self._end_elsewhere(request)
+            elif request.kind.name == 'sign out elsewhere':
+                self._sign_out_elsewhere(request)
             else:
                 self._respond(request)
         except Exception as error:
             request.status = 500
             request.error = type(error).__name__
-            if request.error not in ('ViewFailed', 'RetryableException'):
+            if request.error not in EXPECTED_ERRORS:
                 request.outcome = repr(error)
                 raise_again(self.simulation, error)
         self.simulation.answered(request)
@@ -237,6 +271,12 @@ class WebServer:
                 request.error = value
             elif field == 'X-Outcome':
                 request.outcome = value
+            elif field == 'X-Transaction':
+                request.transaction = value
+            elif field == 'X-Message':
+                request.message = value
+            elif field == 'Retry-After':
+                request.asks_to_retry = True
 
     def _end_elsewhere(self, request: Request) -> None:
         errors = package()
@@ -247,6 +287,13 @@ class WebServer:
             request.status = 503
             request.error = 'SessionStoreUnavailable'
             request.outcome = getattr(error, 'outcome', 'unknown')
+
+    def _sign_out_elsewhere(self, request: Request) -> None:
+        if remove_sessions(self.store, request):
+            request.status = 200
+        else:
+            request.status = 503
+            request.error = 'SessionStoreUnavailable'
 
 
 def raise_again(simulation: Simulation, error: Exception) -> None:
@@ -282,10 +329,28 @@ class Simulation:
             'dynamodb_session.touch_interval': 2,
             'dynamodb_session.set_on_exception': self.set_on_exception,
         }
+        self.store_settings: dict[str, str] = {}
+        if draw.random() < profile.owned:
+            index = self.server.table.index
+            assert index is not None
+            self.store_settings = {'owner_index': index.name}
+            self.settings['dynamodb_session.owner_index'] = index.name
         self.checker = Checker(
             self.server, self.lease, wait, self.set_on_exception
         )
         world.thread_died = self._thread_died
+        self._misfortunes = Misfortunes(self)
+        self.database = Database(
+            world,
+            self.checker.database,
+            self.lease,
+            self._misfortunes.interrupt,
+            profile.database,
+        )
+        self._everything_in_transactions = (
+            draw.random() < profile.in_transactions
+        )
+        self.includes = draw.choice((INCLUDES, INCLUDES[::-1]))
         self.servers: list[WebServer] = []
         self.browsers = [
             Browser(number) for number in range(draw.choice(profile.browsers))
@@ -363,6 +428,8 @@ class Simulation:
             calls=sum(1 for event in self.world.trace if event[1] == 'done'),
             seconds=self.world.now - EPOCH,
             answers=Counter(self.checker.counts),
+            rows=Counter(self.checker.database.counts),
+            owners=Counter(self.checker.owners.counts),
             kinds=self.kinds,
             faults=self.faults,
             violations=Counter(found.kind for found in violations),
@@ -396,14 +463,21 @@ class Simulation:
         self, browser: Browser, kind: Kind, cookie: str | None
     ) -> Request:
         self.number += 1
-        return Request(
+        request = Request(
             self.number, browser, kind, cookie, f'user{browser.number}'
         )
+        request.database = self.database
+        request.uses_database = (
+            kind.rows is not None or self._everything_in_transactions
+        )
+        return request
 
     def _send(self, browser: Browser) -> None:
         draw, world = self.world.random, self.world
         name = draw.choices(self._kind_names, self._kind_weights)[0]
         if name == 'end elsewhere' and browser.jar is None:
+            name = 'write'
+        if KINDS[name].ownership and not self.store_settings:
             name = 'write'
         request = self._request(browser, KINDS[name], browser.jar)
         self.left -= 1
@@ -417,8 +491,10 @@ class Simulation:
         if draw.random() < 0.05:
             request.pause = 2 * self.lease
         request.failures = draw.choice((1, 1, 2, 3))
+        number = browser.number + (draw.random() < 0.4)
+        request.owner = f'owner{number % 3}'
         world.after(0.002 * draw.random(), self._reach_server, request)
-        self._misfortunes()
+        self._misfortunes.draw()
 
     def _reach_server(self, request: Request) -> None:
         ready = [server for server in self.servers if server.is_ready]
@@ -472,94 +548,15 @@ class Simulation:
         self.faults[kind] += 1
         self.checker.disturbed(call.process, call)
 
-    def _misfortunes(self) -> None:
-        """Maybe something happens to a process soon."""
-        profile, draw = self.profile, self.world.random
-        for probability, misfortune in (
-            (profile.kills, self._kill),
-            (profile.stops, self._stop),
-            (profile.outages, self._cut_off),
-            (profile.clock_jumps, self._move_clock),
-            (profile.refused_threads, self._refuse_threads),
-        ):
-            if draw.random() < probability:
-                self.world.after(0.05 * draw.random(), misfortune)
-
     def _thread_died(self, name: str, error: Exception) -> None:
         text = f'{name}: {error!r}'
         self.checker.violation('a thread died of an error', text)
-
-    def _some_server(self) -> WebServer | None:
-        ready = [server for server in self.servers if server.is_ready]
-        return self.world.random.choice(ready) if ready else None
-
-    def _kill(self) -> None:
-        server = self._some_server()
-        if server is None:
-            return
-        self.faults['kill'] += 1
-        self.world.note('kill', server.process)
-        self.world.kill(server.process)
-        for request in tuple(self.checker.in_flight.values()):
-            if request.process is server.process:
-                request.browser.in_flight -= 1
-        self.checker.killed(server.process)
-        self.world.after(
-            3 * self.world.random.random() ** 3, self.restart, server
-        )
 
     def restart(self, server: WebServer) -> None:
         place = self.servers.index(server)
         again = WebServer(self, server.process.name)
         self.world.note('restart', again.process)
         self.servers[place] = again
-
-    def _stop(self) -> None:
-        server = self._some_server()
-        if server is None or server.process.is_stopped:
-            return
-        self.faults['stop'] += 1
-        seconds = 0.05 * 2400 ** self.world.random.random()
-        self.world.note('stop', server.process, seconds)
-        self.world.stop(server.process)
-        self.checker.stopped(server.process)
-        self.world.after(seconds, self._go_on, server.process)
-
-    def _go_on(self, process: Process) -> None:
-        self.world.note('go on', process)
-        self.checker.stopped(process)
-        self.world.go_on(process)
-
-    def _cut_off(self) -> None:
-        server = self._some_server()
-        if server is None:
-            return
-        self.faults['outage'] += 1
-        until = self.world.now + 20 * self.world.random.random() ** 2
-        self.world.note('outage', server.process, until)
-        self.network.outages[server.process.pid] = until
-        self.checker.disturbed(server.process)
-
-    def _move_clock(self) -> None:
-        server = self._some_server()
-        if server is None:
-            return
-        self.faults['clock jump'] += 1
-        draw = self.world.random
-        error = draw.choice((45, 45, self.profile.clock_error))
-        server.process.wall_offset = draw.uniform(-error, error)
-        self.world.note('clock', server.process, server.process.wall_offset)
-
-    def _refuse_threads(self) -> None:
-        server = self._some_server()
-        if server is None:
-            return
-        self.faults['thread refused'] += 1
-        server.process.no_threads_until = (
-            self.world.now + 3 * self.world.random.random()
-        )
-        self.world.note('no threads', server.process)
-        self.checker.disturbed(server.process)
 
     # -- telling ---------------------------------------------------------
 

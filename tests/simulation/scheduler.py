@@ -37,6 +37,7 @@ class Process:
         self.is_stopped = False
         self.deferred: list[tuple[Fiber, int, Any]] = []
         self.fibers: dict[int, Fiber] = {}
+        self.threads = 0
         #: threads that can't be started before then
         self.no_threads_until = 0.0
 
@@ -65,6 +66,7 @@ class Fiber:
         'locals',
         'name',
         'number',
+        'ordinal',
         'process',
         'request',
         'stack',
@@ -77,6 +79,9 @@ class Fiber:
     ) -> None:
         self.process = process
         self.number = number
+        #: as which of its process's threads it was started
+        process.threads += 1
+        self.ordinal = process.threads
         self.name = name
         self.greenlet = greenlet.greenlet(run, process.world.hub)
         self.ticket = 0
@@ -139,6 +144,19 @@ class World:
     def next_time(self) -> float | None:
         """When the next event is due."""
         return self._events[0][0] if self._events else None
+
+    def next_thread(self) -> Fiber | None:
+        """The thread that is woken next; None for none.
+
+        Forgets the times until which threads wait no more.
+        """
+        events = self._events
+        while events:
+            fiber, ticket, _ = events[0][3]
+            if fiber.ticket == ticket and not fiber.process.is_dead:
+                return fiber  # type: ignore[no-any-return]
+            heapq.heappop(events)
+        return None
 
     def step(self) -> None:
         """Carry the next event out."""

@@ -412,6 +412,10 @@ class SimulatedTable:
         first = writes[0].parameters
         return {'ConsumedCapacity': [capacity(first, units)]}
 
+    def store(self, key: str, item: Item | None) -> None:
+        """Have this stand there, whatever stood there before."""
+        self._store(key, self.items.get(key), item)
+
     def _store(self, key: str, old: Item | None, new: Item | None) -> None:
         if new is None:
             if old is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pyramid_dynamodb_session import DynamoDBSessionStore, SessionLockLost
-from pyramid_dynamodb_session.store.item import SessionRecord
+from pyramid_dynamodb_session.store.item import SessionRecord, hash_key
 from pyramid_dynamodb_session.unit_of_work import new_session_id
 
 
@@ -143,6 +143,46 @@ def test_late_lock_of_a_request_that_still_waits_is_its_own(
     assert record.items == {'n': 1}
     save(late_store, session_id, record, 2)
     assert stored(store, session_id) == 2
+
+
+def lock_date(store: DynamoDBSessionStore, session_id: str) -> int:
+    name = hash_key(session_id, store.settings.application)
+    item = store.client.get_item(
+        TableName=store.settings.table,
+        Key={'SessionId': {'S': name}},
+        ConsistentRead=True,
+    )['Item']
+    return int(item['LockDate']['N'])
+
+
+def test_late_renewal_makes_a_lock_look_no_older(
+    late: LateClient,
+    late_store: DynamoDBSessionStore,
+    session_id: str,
+    client: Any,
+) -> None:
+    lock_id = str(locked(late_store, session_id).lock_id)
+    assert late_store.renew_lock(session_id, lock_id)
+    assert late_store.renew_lock(session_id, lock_id)
+    renewed = lock_date(late_store, session_id)
+    with pytest.raises(client.exceptions.ConditionalCheckFailedException):
+        late.again(1)
+    assert lock_date(late_store, session_id) == renewed
+
+
+def test_renewal_that_the_next_one_overtakes_loses_no_lock(
+    late: LateClient, late_store: DynamoDBSessionStore, session_id: str
+) -> None:
+    lock_id = str(locked(late_store, session_id).lock_id)
+
+    def renewed_late(**parameters: Any) -> Any:
+        del vars(late)['update_item']
+        assert late_store.renew_lock(session_id, lock_id)
+        return late.update_item(**parameters)
+
+    vars(late)['update_item'] = renewed_late
+    assert late_store.renew_lock(session_id, lock_id)
+    assert late_store.renew_lock(session_id, lock_id)
 
 
 @pytest.mark.parametrize('end', ['remove', 'move'])

@@ -584,6 +584,20 @@ def test_session_that_moves_does_not_escape_by_a_late_index(
     assert store.get_item(session.session_id) is None
 
 
+def test_index_is_asked_again_after_a_standstill(
+    store: DynamoDBSessionStore, make_store: Any, client: Any
+) -> None:
+    def query_before_a_standstill(**parameters: Any) -> Any:
+        wire.query = client.query
+        time.sleep(2 * owners.SETTLED_AFTER)
+        return {'Items': []}
+
+    session_id = begin(store)
+    wire = Interposed(client, query=query_before_a_standstill)
+    assert make_store(wire).remove_sessions_of('anna') == 1
+    assert store.get_item(session_id) is None
+
+
 def test_index_that_stays_behind_is_not_waited_for_for_ever(
     store: DynamoDBSessionStore,
     make_store: Any,
