@@ -444,3 +444,11 @@ def test_what_can_not_be_stored_is_an_error_here_too() -> None:
 
 def test_path_is_written_as_in_python() -> None:
     assert path_text(('form', 2, None)) == "['form'][2][None]"
+
+
+def test_session_within_itself_is_found_before_it_fills_the_memory() -> None:
+    """Each level repeats what stands beside it."""
+    session: dict[str, Any] = {'text': 'x' * 100_000}
+    session['session'] = session
+    with pytest.raises(ValueError, match='Circular'):
+        JSONSerializer().dumps(session)

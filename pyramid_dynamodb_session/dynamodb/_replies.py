@@ -10,7 +10,6 @@ from typing import Any
 from botocore.exceptions import ResponseStreamingError
 from botocore.parsers import create_parser
 
-from .._json import decode, encode_function
 from ._http import Response
 
 #: What reading a response raises that DynamoDB would never give.
@@ -98,9 +97,8 @@ def read_reply(response: Response, retries: int) -> dict[str, Any]:
     # Text right under B or BS is binary data, and nothing else can be. In a
     # text that is JSON itself, the quotes are escaped.
     is_binary = b'"B"' in body or b'"BS"' in body
-    reply: dict[str, Any] = decode(
-        body.decode(), BINARY_DECODER if is_binary else DECODER
-    )
+    decoder = BINARY_DECODER if is_binary else DECODER
+    reply: dict[str, Any] = decoder.decode(body.decode())
     reply['ResponseMetadata'] = {
         'RequestId': response.headers.get('x-amzn-requestid'),
         'HTTPStatusCode': response.status,
@@ -122,10 +120,8 @@ def _decode_bytes(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-_encode = encode_function(
-    json.JSONEncoder(
-        separators=(',', ':'), default=_encode_bytes, check_circular=False
-    )
-)
+_encode = json.JSONEncoder(
+    separators=(',', ':'), default=_encode_bytes, check_circular=False
+).encode
 DECODER = json.JSONDecoder()
 BINARY_DECODER = json.JSONDecoder(object_hook=_decode_bytes)

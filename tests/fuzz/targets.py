@@ -11,7 +11,6 @@ import boto3
 from botocore.exceptions import ClientError, ResponseStreamingError
 from pyramid.request import Request
 
-from pyramid_dynamodb_session._json import decode as decode_json
 from pyramid_dynamodb_session.cookie import SESSION_ID, SessionCookie
 from pyramid_dynamodb_session.dynamodb._http import read_response
 from pyramid_dynamodb_session.dynamodb._replies import (
@@ -92,7 +91,7 @@ def item(data: bytes) -> None:
         return
     # as a reply has it that nobody has looked into
     try:
-        reply = decode_json(data.decode(), BINARY_DECODER)
+        reply = BINARY_DECODER.decode(data.decode())
     except (AttributeError, RecursionError, TypeError, ValueError):
         return
     if isinstance(reply, dict):
