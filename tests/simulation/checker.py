@@ -611,10 +611,16 @@ class Checker:
         return expected
 
     def _has_stale_lock(self, request: Request) -> bool:
-        """Whether the vote may have to confirm a lock once more."""
+        """Whether the vote may have to confirm a lock once more.
+
+        It may be confirmed half a lease ago, when its renewal is just due.
+        """
         pid = getattr(request.process, 'pid', 0)
         trouble = self.background_trouble.get(pid, 0)
-        return request.uses_database and trouble > request.started
+        held = self.world.now - request.started
+        return request.uses_database and (
+            trouble > request.started or held > self.lease / 2
+        )
 
     def lost_since(self, request: Request) -> float | None:
         """When a session that a request was to save was lost to it."""
