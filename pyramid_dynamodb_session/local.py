@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import http.client
+import io
 import logging
 import os
 import subprocess
@@ -62,6 +63,9 @@ def one_at_a_time(app: WSGI, monitor: int | None = None) -> WSGI:
         if environ['PATH_INFO'] == MONITOR_PATH:
             start_response('200 OK', [('Content-Type', 'text/plain')])
             return [str(monitor).encode()]
+        # before the mutex, or all wait for a client that is suspended
+        length = int(environ.get('CONTENT_LENGTH') or 0)
+        environ['wsgi.input'] = io.BytesIO(environ['wsgi.input'].read(length))
         with mutex:
             return list(app(environ, start_response))
 

@@ -68,6 +68,22 @@ def test_applications_of_a_process_share_one_server() -> None:
     assert local.start() == local.start()
 
 
+def test_client_that_is_suspended_while_it_sends_keeps_nobody_waiting() -> (
+    None
+):
+    host, _, port = local.start().removeprefix('http://').partition(':')
+    head = b'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n'
+    with socket.create_connection((host, int(port))) as suspended:
+        suspended.sendall(head)
+        # time to begin with it: the kernel has accepted the connection
+        time.sleep(0.5)
+        connection = HTTPConnection(host, int(port), timeout=10)
+        headers = {'X-Amz-Target': 'DynamoDB_20120810.ListTables'}
+        connection.request('POST', '/', b'{}', headers)
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
 def test_endpoint_besides_it_is_refused() -> None:
     with pytest.raises(ConfigurationError) as error:
         browser(*BOTH, endpoint_url='http://127.0.0.1:8000')
