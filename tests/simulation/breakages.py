@@ -220,8 +220,9 @@ BREAKAGES = (
     Breakage(
         'the vote locks an optimistic session of any version',
         'unit_of_work',
-        'found = self._store.lock_unchanged(session_id, self._record)',
-        'found = self._store.find_item_exclusive(session_id)',
+        'found = self._store.lock_unchanged(\n'
+        '                session_id, self._record, owner=self\n',
+        'found = self._store.find_item_exclusive(session_id, owner=self\n',
     ),
     Breakage(
         'the vote does not know of a logout',
@@ -273,10 +274,10 @@ BREAKAGES = (
     ),
     Breakage(
         'a new id does not carry the owner',
-        'store',
-        "'Item': self._new_item(new_name, data, record),",
-        "'Item': data.pop('Owner', 0) and 0 or "
-        'self._new_item(new_name, data, record),',
+        'store.moves',
+        'create = self._writer.creation(new_name, data, new.record)',
+        "create = data.pop('Owner', 0) and 0 or "
+        'self._writer.creation(new_name, data, new.record)',
     ),
     Breakage(
         'the index of owners is looked at once',
