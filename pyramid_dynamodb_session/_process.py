@@ -28,9 +28,9 @@ class PerProcess(Generic[Value]):
 
     def get(self) -> Value:
         """The value of this process."""
-        pid, value = self._made
-        if pid == os.getpid():
-            return value  # type: ignore[no-any-return]
+        made: tuple[int, Value] = self._made
+        if made[0] == os.getpid():
+            return made[1]
         return self._make_once()
 
     def _make_once(self) -> Value:
@@ -41,7 +41,8 @@ class PerProcess(Generic[Value]):
             try:
                 if self._made[0] != pid:
                     self._made = (pid, self._make())
-                return self._made[1]  # type: ignore[no-any-return]
+                made: tuple[int, Value] = self._made
+                return made[1]
             finally:
                 # gevent may patch before it is needed again: greenlets must
                 # not wait for a mutex of threads

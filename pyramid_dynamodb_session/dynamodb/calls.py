@@ -80,15 +80,14 @@ class Calls:
 
         Raises :class:`ConditionFailed` or :class:`SessionStoreUnavailable`.
         """
-        table = self._table
-        parameters['TableName'] = table.name
-        parameters['Key'] = {table.key_name: {'S': name}}
-        return self._send(operation, parameters)
+        parameters['TableName'] = self._table.name
+        parameters['Key'] = self.key(name)
+        return self.send(operation, parameters)
 
     def on_table(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """As :meth:`on_item`, for the whole table."""
         parameters['TableName'] = self._table.name
-        return self._send(operation, parameters)
+        return self.send(operation, parameters)
 
     def now(self) -> float:
         """DynamoDB's time, in seconds since the epoch.
@@ -146,13 +145,10 @@ class Calls:
             error.outcome = 'unknown'
             raise
 
-    def send(self, operation: str, **parameters: Any) -> dict[str, Any]:
-        """Call the client; again, if a transaction is in the way."""
-        return self._send(operation, parameters)
-
-    def _send(
+    def send(
         self, operation: str, parameters: dict[str, Any]
     ) -> dict[str, Any]:
+        """Call the client; again, if a transaction is in the way."""
         may_be_done = False
         pauses = iter(TRANSACTION_PAUSES)
         while True:

@@ -389,6 +389,7 @@ class DynamoDBSessionStore:
         """As :meth:`get_item`; a session that has ended says when."""
         return self._reader.find(self._calls, self._name(session_id))
 
+    @saves_nothing
     def find_item_exclusive(self, session_id: str, owner: Any = None) -> Found:
         """As :meth:`get_item_exclusive`; an ended session says when.
 
@@ -402,10 +403,6 @@ class DynamoDBSessionStore:
         except CorruptItem as error:
             report_corrupt(calls.recorder, error)
             return None
-        except SessionStoreUnavailable as error:
-            # as saves_nothing, at less cost
-            error.outcome = 'not saved'
-            raise
         if not isinstance(found, SessionRecord):
             return found
         if self._expiry.is_too_old(found):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import binascii
+import base64
 import dataclasses
 import hashlib
 import math
@@ -38,8 +38,6 @@ WRITE_UNIT = 1024
 FASTEST = 1
 #: No date, timeout or count is as large.
 NUMBER_LIMIT = 10**15
-#: From base64 to base64url.
-URL_SAFE = bytes.maketrans(b'+/', b'-_')
 #: The record format that this version writes and reads, ``Ver``.
 FORMAT = {'N': '1'}
 
@@ -284,8 +282,7 @@ class ItemCodec:
 def hash_key(session_id: str, application: str | None) -> str:
     """The provider's ``GetHashKey``, with the id hashed at rest."""
     digest = hashlib.sha256(session_id.encode()).digest()
-    encoded = binascii.b2a_base64(digest, newline=False)
-    hashed = encoded.rstrip(b'=').translate(URL_SAFE).decode()
+    hashed = base64.urlsafe_b64encode(digest).rstrip(b'=').decode()
     return f'{application}-{hashed}' if application else hashed
 
 

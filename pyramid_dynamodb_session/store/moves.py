@@ -44,21 +44,14 @@ class SessionMoves:
             raise
         create = self._writer.creation(new_name, data, new.record)
         end = self._writer.tombstone(calls.now(), lock_id, new.record)
+        key = calls.key(name)
+        writes = [
+            {'Put': {**self._table, **create}},
+            {'Update': {**self._table, 'Key': key, **end}},
+        ]
         with self._locks.ending(calls, lock_id):
             try:
-                calls.send(
-                    'transact_write_items',
-                    TransactItems=[
-                        {'Put': {**self._table, **create}},
-                        {
-                            'Update': {
-                                **self._table,
-                                'Key': calls.key(name),
-                                **end,
-                            }
-                        },
-                    ],
-                )
+                calls.send('transact_write_items', {'TransactItems': writes})
             except ConditionFailed as failed:
                 if failed.codes[:1] == ['ConditionalCheckFailed']:
                     # the new item is ours: the first attempt went through

@@ -79,8 +79,13 @@ class SessionReader:
     def record(self, calls: Calls, name: str, record: SessionRecord) -> None:
         """Record what was read, if anybody listens."""
         if calls.recorder.listens:
-            self._snapshots.record_read(
-                calls.recorder, self._table.key_name, name, record
+            self._snapshots.record(
+                calls.recorder,
+                self._table.key_name,
+                name,
+                record.payload,
+                record.attribute,
+                is_new=False,
             )
 
 

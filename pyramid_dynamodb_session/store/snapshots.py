@@ -9,7 +9,7 @@ from typing import Any
 from .._recorder import Recorder, SessionSnapshot
 from ..events import ItemCorrupt
 from .expressions import overhead
-from .item import CorruptItem, ItemCodec, SessionRecord, attribute_size
+from .item import CorruptItem, ItemCodec, attribute_size
 
 log = logging.getLogger(__name__)
 
@@ -20,30 +20,7 @@ class Snapshots:
     def __init__(self, codec: ItemCodec) -> None:
         self._codec = codec
 
-    def record_read(
-        self,
-        recorder: Recorder,
-        key_name: str,
-        name: str,
-        record: SessionRecord,
-    ) -> None:
-        """A session was read."""
-        self._record(
-            recorder, key_name, name, record.payload, record.attribute, False
-        )
-
-    def record_write(
-        self,
-        recorder: Recorder,
-        key_name: str,
-        name: str,
-        payload: bytes,
-        attribute: dict[str, Any],
-    ) -> None:
-        """A session is to be written, with this ``SessionItems``."""
-        self._record(recorder, key_name, name, payload, attribute, True)
-
-    def _record(
+    def record(
         self,
         recorder: Recorder,
         key_name: str,
@@ -52,6 +29,10 @@ class Snapshots:
         attribute: dict[str, Any],
         is_new: bool,
     ) -> None:
+        """Record a session that was read or, if `is_new`, will be written.
+
+        :param attribute: its ``SessionItems``.
+        """
         other_bytes = overhead(key_name, len(name.encode()), ('Expires',))
         recorder.record_snapshot(
             SessionSnapshot(

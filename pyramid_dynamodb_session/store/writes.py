@@ -99,8 +99,8 @@ class SessionWriter:
                 record.prepared = made_of, attribute
         data['SessionItems'] = attribute
         if recorder.listens:
-            self._snapshots.record_write(
-                recorder, key_name, name, payload, attribute
+            self._snapshots.record(
+                recorder, key_name, name, payload, attribute, is_new=True
             )
         return data
 
