@@ -14,6 +14,7 @@ import pytest
 
 from pyramid_dynamodb_session import DynamoDBSessionStore, local
 from pyramid_dynamodb_session.dynamodb.direct import DirectClient
+from pyramid_dynamodb_session.store import owners
 from tests.support.aws import (
     ACCESS_KEY,
     KNOWS_ACCOUNTS,
@@ -198,6 +199,13 @@ def indexed_table(client: Any) -> Iterator[str]:
     ).initialize()
     yield name
     client.delete_table(TableName=name)
+
+
+@pytest.fixture
+def settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engines' indexes follow at once."""
+    monkeypatch.setattr(owners, 'SETTLED_AFTER', 0.05)
+    monkeypatch.setattr(owners, 'PAUSE', 0.01)
 
 
 @pytest.fixture

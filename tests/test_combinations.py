@@ -16,7 +16,6 @@ from transaction.interfaces import TransientError
 from webtest import TestApp
 
 from pyramid_dynamodb_session import SessionClosed
-from pyramid_dynamodb_session.store import owners
 from tests.apps.small_app import PREFIX, SmallApp, session_id
 from tests.apps.views import count, read
 from tests.support.database import Voter
@@ -26,12 +25,7 @@ from tests.support.together import wait_until
 OWNER = 'anna'
 Make = Callable[..., SmallApp]
 
-
-@pytest.fixture(autouse=True)
-def settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engines' indexes follow at once."""
-    monkeypatch.setattr(owners, 'SETTLED_AFTER', 0.05)
-    monkeypatch.setattr(owners, 'PAUSE', 0.01)
+pytestmark = pytest.mark.usefixtures('settled_soon')
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pyramid.interfaces import ISessionFactory
 from webtest import TestApp
 
 from pyramid_dynamodb_session import SessionReadOnly, events
-from pyramid_dynamodb_session.store import owners
 from pyramid_dynamodb_session.store.item import hash_key
 from tests.apps.small_app import PREFIX, SmallApp, session_id
 from tests.apps.views import count, read
@@ -19,12 +18,7 @@ from tests.apps.views import count, read
 OWNER = 'anna@example.com'
 Make = Callable[..., SmallApp]
 
-
-@pytest.fixture(autouse=True)
-def settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engines' indexes follow at once."""
-    monkeypatch.setattr(owners, 'SETTLED_AFTER', 0.05)
-    monkeypatch.setattr(owners, 'PAUSE', 0.01)
+pytestmark = pytest.mark.usefixtures('settled_soon')
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from pyramid_dynamodb_session import DynamoDBSessionStore
 from pyramid_dynamodb_session.command import scans
 from pyramid_dynamodb_session.session import DynamoDBSession
-from pyramid_dynamodb_session.store import owners
 from pyramid_dynamodb_session.store.item import hash_key
 from pyramid_dynamodb_session.unit_of_work import UnitOfWork
 from tests.support.clients import Interposed
@@ -23,12 +22,7 @@ INDEX = f'{PREFIX}owner_index=Owner-index'
 #: From an owner to the name of a new session of theirs.
 Begin = Callable[[str], str]
 
-
-@pytest.fixture(autouse=True)
-def settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engines' indexes follow at once."""
-    monkeypatch.setattr(owners, 'SETTLED_AFTER', 0.05)
-    monkeypatch.setattr(owners, 'PAUSE', 0.01)
+pytestmark = pytest.mark.usefixtures('settled_soon')
 
 
 @pytest.fixture

@@ -42,10 +42,8 @@ class OpenedSession(DynamoDBSession):
 
 
 @pytest.fixture(autouse=True)
-def settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engines' indexes follow at once."""
-    monkeypatch.setattr(owners, 'SETTLED_AFTER', 0.05)
-    monkeypatch.setattr(owners, 'PAUSE', 0.01)
+def soon(settled_soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits for the index, or for the rate of removals."""
     monkeypatch.setattr(owners, 'MOST_PER_SECOND', 10**6)
 
 
